@@ -1,0 +1,118 @@
+"""What an update learns from: rows of decisions, which of them are the policy's own, and what belongs together.
+
+Shapes: B rows, T decisions a row (tokens, actions, denoising steps), U units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from posttrain.core.loss import Term
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Payload(Protocol):
+    """What only the policy opens: tokens, observations, latents, with the randomness that scoring must reuse."""
+
+    def take(self, rows: Tensor) -> Self:
+        """The payload of these rows; `rows` is an index [B']."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows of decisions.  Methods read the columns; only the policy reads the payload."""
+
+    payload: Payload
+    mask: Tensor  # [B, T] bool: decisions of the policy; padding, tool and environment tokens are False
+    unit: Tensor  # [B] long: rows with one number belong together and are never split by shuffling
+    version: Tensor  # [B, T] int: how many updates the weights that made each decision had seen
+    logp_behaviour: Tensor  # [B, T]: log-probability that the sampler recorded
+    logp_old: Tensor | None = None  # [B, T]: the training pass's own log-probability before the first update
+    logp_ref: Tensor | None = None  # [B, T]: the frozen reference's
+    totals: Mapping[str, float] = NOTHING  # counts over the whole optimizer step; empty: those of this batch
+    extra: Mapping[str, Tensor] = NOTHING  # columns of one method or task, [B] or [B, T]
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def replace(self, **changes: Any) -> Self:
+        return replace(self, **changes)
+
+    def with_extra(self, **columns: Tensor) -> Self:
+        """Add columns that only one method reads."""
+        return replace(self, extra={**self.extra, **columns})
+
+    def take(self, rows: Tensor) -> Self:
+        """These rows, in this order, with the totals of the batch they come from."""
+        changed: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                changed[f.name] = value[rows]
+        changed["payload"] = self.payload.take(rows)
+        changed["extra"] = {name: column[rows] for name, column in self.extra.items()}
+        return replace(self, **changed)
+
+    def counted(self) -> Self:
+        """Fix the totals to those of the rows at hand: what `mean` divides by from here on, however it is split."""
+        totals = {"rows": float(len(self)), "decisions": float(self.mask.sum()),
+                  "units": float(len(self.unit.unique()))}
+        totals |= {name: float(column.sum()) for name, column in self.extra.items()}
+        return replace(self, totals=totals)
+
+    def mean(self, x: Tensor, weight: str = "") -> Term:
+        """Mean over decisions (x [B, T]) or rows (x [B]); with `weight`, Σ w x / Σ w for that extra column.
+
+        Masked decisions count neither above nor below the line, whatever x holds there.
+        """
+        assert x.shape in (self.mask.shape, self.mask.shape[:1]), (x.shape, self.mask.shape)
+        totals = self.totals or self.counted().totals
+        if weight:
+            x = x * self.extra[weight]
+        if x.dim() == 2:
+            x = torch.where(self.mask, x, 0.0)
+        name = weight or ("decisions" if x.dim() == 2 else "rows")
+        return Term(x.sum(), totals[name])
+
+    def mean_per_row(self, x: Tensor) -> Tensor:
+        """Each row's own mean over its decisions: x [B, T] -> [B]; 0 for a row without any."""
+        assert x.shape == self.mask.shape, (x.shape, self.mask.shape)
+        return torch.where(self.mask, x, 0.0).sum(1) / self.mask.sum(1).clamp(min=1)
+
+    def log_ratio(self, logp: Tensor) -> Tensor:
+        """log π − log π_old, [B, T]; 0 where masked, and exactly 0 in value before the first update."""
+        old = logp.detach() if self.logp_old is None else self.logp_old
+        return torch.where(self.mask, logp - old, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups(Batch):
+    """Several samples of each prompt; a unit is a group."""
+
+    reward: Tensor  # [B]
+    finished: Tensor  # [B] bool: ended by its own decision; False: cut off by the length limit
+    advantage: Tensor | None = None  # [B] or [B, T], set by `prepare`
+
+    @property
+    def group(self) -> Tensor:
+        """[B] long: which prompt each row answers."""
+        return self.unit
+
+    @property
+    def credit(self) -> Tensor:
+        """The advantage of every decision, [B, T].
+
+        Raises:
+            ValueError: if `prepare` set none.
+        """
+        if self.advantage is None:
+            raise ValueError("advantage: prepare() has not set it")
+        return self.advantage if self.advantage.dim() == 2 else self.advantage[:, None].expand(self.mask.shape)

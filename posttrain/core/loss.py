@@ -1,0 +1,49 @@
+"""A loss is a sum over what is at hand and a count over the whole batch, so that no split can change a gradient."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Term(NamedTuple):
+    """One summand of a loss, or one metric: `sum / count`.
+
+    sum: scalar, over the rows of this micro-batch.
+    count: over the whole batch that one optimizer step uses, across micro-batches and ranks.
+    """
+
+    sum: Tensor
+    count: float
+
+    @property
+    def value(self) -> Tensor:
+        return self.sum / max(self.count, 1e-12)
+
+
+class Loss:
+    """Named terms that are added, and named metrics that are only reported.
+
+    >>> Loss(policy=batch.mean(-gain)).log(clipped=batch.mean(clipped))
+    """
+
+    def __init__(self, **terms: Term) -> None:
+        self.terms = terms
+        self.metrics: dict[str, Term] = {}
+
+    @property
+    def value(self) -> Tensor:
+        """The scalar to differentiate: summed over micro-batches it is the loss of the whole batch."""
+        parts = [term.value for term in self.terms.values()]
+        return sum(parts[1:], start=parts[0])
+
+    def log(self, **metrics: Term) -> Loss:
+        """Report these means beside the terms; they carry no gradient."""
+        self.metrics.update({name: Term(m.sum.detach(), m.count) for name, m in metrics.items()})
+        return self
+
+    def report(self) -> dict[str, float]:
+        """Every term (as `loss/NAME`) and metric of this micro-batch: shares that add up over micro-batches."""
+        named = {f"loss/{name}": term for name, term in self.terms.items()} | self.metrics
+        return {name: float(term.value.detach()) for name, term in named.items()}

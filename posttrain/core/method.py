@@ -1,0 +1,74 @@
+"""What a method is: credit without gradient, a loss with one, and what follows an update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from posttrain.core.batch import Batch
+from posttrain.core.loss import Loss
+from posttrain.core.policy import Models
+from posttrain.core.types import Count, check_ranges
+
+B = TypeVar("B", bound=Batch)
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a method comes from.
+
+    arxiv: identifier, e.g. "2402.03300".
+    cite: authors and year.
+    parent: the method it changes, so that the family tree can be drawn.
+    """
+
+    arxiv: str
+    cite: str
+    parent: str = ""
+
+    @property
+    def link(self) -> str:
+        return f"https://arxiv.org/abs/{self.arxiv}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(Generic[B]):
+    """A frozen record of hyperparameters with `prepare`, `loss` and `after_step`.
+
+    One source batch is used for `epochs` passes of `minibatches` optimizer steps each.
+    """
+
+    paper: ClassVar[Paper]
+    couples_rows: ClassVar[bool] = False  # True: the loss mixes rows of a unit, so a micro-batch keeps units whole
+
+    epochs: Count = 1  # μ; passes over each batch
+    minibatches: Count = 1  # optimizer steps per pass
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The networks that this method reads from `models`."""
+        return ("policy",)
+
+    def initial_state(self) -> dict[str, float]:
+        """Numbers that persist over steps in `models.state` and are checkpointed."""
+        return {}
+
+    def prepare(self, models: Models, batch: B) -> B:
+        """Turn rewards into advantages, targets or weights, over the whole batch and without gradient."""
+        return batch
+
+    def silent(self, batch: B) -> Tensor:
+        """[B] bool: rows that provably add nothing to any gradient, so that the loop may leave them out."""
+        return torch.zeros(len(batch), dtype=torch.bool)
+
+    def loss(self, models: Models, batch: B) -> Loss:
+        raise NotImplementedError
+
+    def after_step(self, models: Models) -> None:
+        """What follows an optimizer step: targets, duals, references."""

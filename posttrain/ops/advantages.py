@@ -1,0 +1,45 @@
+"""From rewards to advantages, group by group.  `group` [B] long may be unordered and of unequal sizes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def _sizes(group: Tensor) -> tuple[Tensor, Tensor]:
+    """Dense group index [B] and the size of every row's group [B]."""
+    _, index, counts = group.unique(return_inverse=True, return_counts=True)
+    return index, counts[index]
+
+
+def group_mean(x: Tensor, group: Tensor) -> Tensor:
+    """Mean of each row's own group: x [B], group [B] -> [B]."""
+    assert x.dim() == 1 and x.shape == group.shape, (x.shape, group.shape)
+    index, size = _sizes(group)
+    return torch.zeros_like(x).index_add_(0, index, x)[index] / size
+
+
+def group_std(x: Tensor, group: Tensor) -> Tensor:
+    """Sample standard deviation (n − 1) of each row's own group, [B]; 0 for a group of one."""
+    _, size = _sizes(group)
+    variance = group_mean((x - group_mean(x, group)) ** 2, group) * size / (size - 1).clamp(min=1)
+    return variance.sqrt()
+
+
+def group_normalize(reward: Tensor, group: Tensor, epsilon: float = 1e-4) -> Tensor:
+    """Â_i = (r_i − mean r) / (std r + ε) within each group: reward [B], group [B] -> [B].
+
+    Equal rewards, and a group of one, give exactly 0.
+    """
+    centred = reward - group_mean(reward, group)
+    spread = group_std(reward, group)
+    return torch.where(is_constant(reward, group), 0.0, centred / (spread + epsilon))
+
+
+def is_constant(x: Tensor, group: Tensor) -> Tensor:
+    """[B] bool: whether every value of the row's group is the same, free of rounding."""
+    assert x.dim() == 1 and x.shape == group.shape, (x.shape, group.shape)
+    index, _ = _sizes(group)
+    low = torch.full_like(x, torch.inf).scatter_reduce_(0, index, x, "amin")[index]
+    high = torch.full_like(x, -torch.inf).scatter_reduce_(0, index, x, "amax")[index]
+    return low == high
