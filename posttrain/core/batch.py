@@ -92,6 +92,16 @@ class Batch:
         old = logp.detach() if self.logp_old is None else self.logp_old
         return torch.where(self.mask, logp - old, 0.0)
 
+    def log_ratio_ref(self, logp: Tensor) -> Tensor:
+        """log π − log π_ref, [B, T]; 0 where masked.
+
+        Raises:
+            ValueError: if `prepare` has not scored the reference.
+        """
+        if self.logp_ref is None:
+            raise ValueError("logp_ref: prepare() has not scored the reference")
+        return torch.where(self.mask, logp - self.logp_ref, 0.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Groups(Batch):

@@ -46,9 +46,7 @@ class GRPO(Method[Groups]):
         logp = models.policy.log_prob(batch)  # [B, T]
         ratio = batch.log_ratio(logp).exp()
         gain, clipped = ops.clipped_gain(ratio, batch.credit, self.clip_low, self.clip_high)
-        loss = Loss(policy=batch.mean(batch.mean_per_row(-gain)))
-        loss.log(ratio=batch.mean(ratio), clipped=batch.mean(clipped))
+        terms = {"policy": batch.mean(batch.mean_per_row(-gain))}
         if self.kl_coef:
-            kl = batch.mean_per_row(ops.k3(logp, batch.reference_logp))
-            loss = Loss(policy=loss.terms["policy"], kl=batch.mean(self.kl_coef * kl)).log(**loss.metrics)
-        return loss
+            terms["kl"] = batch.mean(self.kl_coef * batch.mean_per_row(ops.k3(batch.log_ratio_ref(logp))))
+        return Loss(**terms).log(ratio=batch.mean(ratio), clipped=batch.mean(clipped))
