@@ -6,8 +6,7 @@ Shapes: B rows, T decisions a row (tokens, actions, denoising steps), U units.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from types import MappingProxyType
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, Self
 
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from posttrain.core.loss import Term
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Payload(Protocol):
@@ -37,8 +35,8 @@ class Batch:
     logp_behaviour: Tensor  # [B, T]: log-probability that the sampler recorded
     logp_old: Tensor | None = None  # [B, T]: the training pass's own log-probability before the first update
     logp_ref: Tensor | None = None  # [B, T]: the frozen reference's
-    totals: Mapping[str, float] = NOTHING  # counts over the whole optimizer step; empty: those of this batch
-    extra: Mapping[str, Tensor] = NOTHING  # columns of one method or task, [B] or [B, T]
+    totals: Mapping[str, float] = field(default_factory=dict)  # counts over the whole optimizer step; empty: those of this batch
+    extra: Mapping[str, Tensor] = field(default_factory=dict)  # columns of one method or task, [B] or [B, T]
 
     def __len__(self) -> int:
         return len(self.mask)
@@ -63,10 +61,12 @@ class Batch:
 
     def counted(self) -> Self:
         """Fix the totals to those of the rows at hand: what `mean` divides by from here on, however it is split."""
-        totals = {"rows": float(len(self)), "decisions": float(self.mask.sum()),
+        return replace(self, totals=self._counts())
+
+    def _counts(self) -> dict[str, float]:
+        counts = {"rows": float(len(self)), "decisions": float(self.mask.sum()),
                   "units": float(len(self.unit.unique()))}
-        totals |= {name: float(column.sum()) for name, column in self.extra.items()}
-        return replace(self, totals=totals)
+        return counts | {name: float(column.sum()) for name, column in self.extra.items()}
 
     def mean(self, x: Tensor, weight: str = "") -> Term:
         """Mean over decisions (x [B, T]) or rows (x [B]); with `weight`, Σ w x / Σ w for that extra column.
@@ -74,13 +74,12 @@ class Batch:
         Masked decisions count neither above nor below the line, whatever x holds there.
         """
         assert x.shape in (self.mask.shape, self.mask.shape[:1]), (x.shape, self.mask.shape)
-        totals = self.totals or self.counted().totals
         if weight:
             x = x * self.extra[weight]
         if x.dim() == 2:
             x = torch.where(self.mask, x, 0.0)
-        name = weight or ("decisions" if x.dim() == 2 else "rows")
-        return Term(x.sum(), totals[name])
+        name, here = weight or ("decisions" if x.dim() == 2 else "rows"), self._counts()
+        return Term(x.sum(), (self.totals or here)[name], here[name])
 
     def mean_per_row(self, x: Tensor) -> Tensor:
         """Each row's own mean over its decisions: x [B, T] -> [B]; 0 for a row without any."""

@@ -11,11 +11,13 @@ class Term(NamedTuple):
     """One summand of a loss, or one metric: `sum / count`.
 
     sum: scalar, over the rows of this micro-batch.
-    count: over the whole batch that one optimizer step uses, across micro-batches and ranks.
+    count: over the whole batch that one optimizer step uses, across micro-batches and ranks: what a loss divides by.
+    here: the same count over the rows of this micro-batch: what a metric divides by.
     """
 
     sum: Tensor
     count: float
+    here: float
 
     @property
     def value(self) -> Tensor:
@@ -40,10 +42,5 @@ class Loss:
 
     def log(self, **metrics: Term) -> Loss:
         """Report these means beside the terms; they carry no gradient."""
-        self.metrics.update({name: Term(m.sum.detach(), m.count) for name, m in metrics.items()})
+        self.metrics.update({name: m._replace(sum=m.sum.detach()) for name, m in metrics.items()})
         return self
-
-    def report(self) -> dict[str, float]:
-        """Every term (as `loss/NAME`) and metric of this micro-batch: shares that add up over micro-batches."""
-        named = {f"loss/{name}": term for name, term in self.terms.items()} | self.metrics
-        return {name: float(term.value.detach()) for name, term in named.items()}

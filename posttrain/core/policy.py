@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -32,8 +31,8 @@ class Policy(Protocol):
 
     def score(self, batch: Batch, entropy: bool = False) -> Score: ...
 
-    def split(self, batch: Batch, whole_units: bool) -> Iterator[Batch]:
-        """Micro-batches that fit in memory, in a fixed order; every row in exactly one."""
+    def split(self, batch: Batch, whole_units: bool) -> list[Tensor]:
+        """Row indices of micro-batches that fit in memory, in a fixed order; every row in exactly one."""
         ...
 
 

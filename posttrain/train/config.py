@@ -28,6 +28,7 @@ class Config:
     temperature: Positive = 1.0  # of sampling and of every log-probability in the loss
     top_p: Fraction = 1.0  # smallest set of tokens with this probability; 1: all
     top_k: Natural = 0  # the k likeliest tokens; 0: all
+    stop: tuple[str, ...] = ()  # texts that end a completion
 
     lr: Positive = 1e-5  # AdamW's learning rate at the start
     lr_schedule: Literal["linear", "cosine", "constant"] = "linear"  # decay to 10% of lr at the last step
@@ -37,7 +38,7 @@ class Config:
     max_grad_norm: Positive = 1.0  # global norm above which gradients are scaled down
     lora: Natural = 0  # rank of LoRA adapters; 0: every weight is trained
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of compute; master weights are always fp32
-    tokens_per_micro_batch: Count = 8192  # bounds the memory of the training pass
+    tokens_per_micro_batch: Count = 2048  # bounds the memory of the training pass
 
     verifier: str = ""  # name, or module:function, for a task of your own
     heldout: str = ""  # .jsonl file of held-out problems for a task of your own

@@ -18,6 +18,9 @@ class Display:
     def begin(self, first_step: int, steps: int) -> None:
         """Steps are numbered from 1; a resumed run begins later."""
 
+    def sample(self, prompt: str, completion: str, reward: float) -> None:
+        """One completion of the present step.  It is hostile text: escape it before drawing it."""
+
     def step(self, step: int, metrics: Mapping[str, float], timing: Mapping[str, float]) -> None:
         """After every update: deterministic metrics, and seconds by stage."""
 

@@ -1,0 +1,302 @@
+"""The catalogue: every method file of the package and every paper it was chosen from, read without importing torch.
+
+There is no registry.  A file `posttrain/methods/SHELF/NAME.py` is a method; `papers.jsonl` names the papers; how well
+each is shown to work follows from which files exist:
+
+    0 planned   named in the catalogue
+    1 runs      the method file exists, and the conformance suite that takes in every method
+    2 pinned    its own test exists, tests/methods/**/test_NAME.py
+    3 shown     evidence/NAME.json exists and holds a verdict
+
+An installed package has neither tests nor evidence; `python -m posttrain.core.catalog` writes what they prove to
+`levels.json`.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from posttrain.core import source
+from posttrain.core.errors import UserError, nearest, unknown
+
+if TYPE_CHECKING:
+    from posttrain.core.method import Method
+
+PACKAGE = Path(__file__).resolve().parent.parent
+PAPERS = PACKAGE / "core" / "papers.jsonl"
+LEVELS = PACKAGE / "core" / "levels.json"
+CONFORMANCE = Path("tests", "test_every_method.py")
+BUILT_VERDICTS = ("core", "recipe", "system")  # the rows that are to be built, and so have a level
+LEVEL_NAMES = ("planned", "runs", "pinned", "shown")
+
+
+class Citation(NamedTuple):
+    """The arguments of a file's `Paper(...)`."""
+
+    arxiv: str = ""
+    cite: str = ""
+    parent: str = ""
+
+    @property
+    def link(self) -> str:
+        return f"https://arxiv.org/abs/{self.arxiv}" if re.match(r"[\w-]*\d{4}", self.arxiv) else self.arxiv
+
+
+@dataclass(frozen=True)
+class MethodFile:
+    """One method as its file describes it.
+
+    attribute: the class, or the function that returns another method with other settings.
+    """
+
+    path: Path
+    attribute: str
+
+    @property
+    def name(self) -> str:
+        """What a user types."""
+        return self.path.stem.replace("_", "-")
+
+    @property
+    def shelf(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def module(self) -> str:
+        return ".".join(("posttrain", *self.path.relative_to(PACKAGE).with_suffix("").parts))
+
+    @property
+    def explanation(self) -> source.Explanation:
+        return source.explanation(ast.get_docstring(source.syntax(self.path)) or "")
+
+    @property
+    def citation(self) -> Citation:
+        """The first `Paper(...)` in the file; empty where there is none."""
+        for node in ast.walk(source.syntax(self.path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Paper":
+                named = {k.arg: ast.literal_eval(k.value) for k in node.keywords if k.arg}
+                return Citation(*map(ast.literal_eval, node.args), **named)
+        return Citation()
+
+    @property
+    def fields(self) -> tuple[source.Field, ...]:
+        """Every hyperparameter: its own first, then those it inherits."""
+        if not _is_class(self.path, self.attribute):
+            return source.arguments(self.path, self.attribute)
+        found: dict[str, source.Field] = {}
+        for path, class_name in _lineage(self.path, self.attribute):
+            for field in source.fields(path, class_name):
+                found.setdefault(field.name, field)
+        return tuple(found.values())
+
+    @property
+    def own_fields(self) -> tuple[source.Field, ...]:
+        """Those that not every method has."""
+        common = {f.name for f in source.fields(PACKAGE / "core" / "method.py", "Method")}
+        return tuple(f for f in self.fields if f.name not in common)
+
+    @property
+    def code_lines(self) -> int:
+        return source.code_lines(self.path)
+
+
+def _is_class(path: Path, name: str) -> bool:
+    return any(isinstance(n, ast.ClassDef) and n.name == name for n in source.syntax(path).body)
+
+
+def _lineage(path: Path, class_name: str) -> Iterable[tuple[Path, str]]:
+    """(file, class) from the class up to Method, following imports within the package."""
+    yield path, class_name
+    tree = source.syntax(path)
+    node = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name)
+    for base in node.bases:
+        name = ast.unparse(base).partition("[")[0]
+        if home := _imported_from(tree, name, path):
+            yield from _lineage(home, name)
+
+
+def _imported_from(tree: ast.Module, name: str, path: Path) -> Path | None:
+    """The file of the package that defines `name` for this one; None for what the package does not define."""
+    if _is_class(path, name):
+        return path
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and any(a.name == name for a in node.names):
+            root, *parts = (node.module or "").split(".")
+            home = PACKAGE.joinpath(*parts)
+            files = sorted(home.glob("*.py")) if home.is_dir() else [home.with_suffix(".py")]
+            return next((f for f in files if root == "posttrain" and f.is_file() and _is_class(f, name)), None)
+    return None
+
+
+@cache
+def methods() -> Mapping[str, MethodFile]:
+    """Every method of the package, by the name that a user types."""
+    files = sorted(p for p in (PACKAGE / "methods").glob("*/*.py") if not p.stem.startswith("_"))
+    found = ((path, _defines(path)) for path in files)
+    return {m.name: m for m in (MethodFile(path, attribute) for path, attribute in found if attribute)}
+
+
+def _defines(path: Path) -> str:
+    """The class or function that spells the file's stem, `GRPO` or `DrGRPO` in dr_grpo.py; empty if there is none."""
+    plain = path.stem.replace("_", "").lower()
+    names = [n.name for n in source.syntax(path).body if isinstance(n, (ast.ClassDef, ast.FunctionDef))]
+    return next((n for n in names if n.replace("_", "").lower() == plain), "")
+
+
+def plain_name(name: str) -> str:
+    """`Dr_GRPO`, `dr-grpo` and `dr_grpo` are one name; a slug's dot counts as a hyphen too."""
+    return re.sub(r"[_.]", "-", name.strip().lower())
+
+
+def find(name: str) -> MethodFile:
+    """The method of that name.
+
+    Raises:
+        UserError: for a paper that is not built yet, or a name that is neither; the nearest one is named.
+    """
+    if found := methods().get(plain_name(name)):
+        return found
+    if plain_name(name) in papers():
+        raise UserError(f"method = {name!r}: in the catalogue but not built yet; posttrain explain {name} tells more")
+    unknown("method", name, methods())
+
+
+def load(name: str) -> Callable[..., Method[Any]]:
+    """Import the method of that name: its class, or the function that makes it."""
+    found = find(name)
+    made: Callable[..., Method[Any]] = getattr(importlib.import_module(found.module), found.attribute)
+    return made
+
+
+def make(name: str, **hyperparameters: Any) -> Method[Any]:
+    """The method with these hyperparameters, the others at their defaults.
+
+    Raises:
+        UserError: on a hyperparameter that the method lacks, or a value out of range.
+    """
+    allowed = [f.name for f in find(name).fields]
+    for given in hyperparameters:
+        if given not in allowed:
+            unknown(f"hyperparameter of {find(name).name}", given, allowed)
+    return load(name)(**hyperparameters)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the catalogue.
+
+    verdict: core, recipe or system: to be built; reference or out: not; foundation: a method that is no row of it.
+    level: 0..3; None where nothing is to be built.
+    evidence: the verdict of level 3: reproduced, not reproduced, inconclusive.
+    file: path from the package's parent folder; empty while there is none.
+    """
+
+    name: str
+    title: str
+    verdict: str
+    family: str
+    kind: str
+    idea: str
+    level: int | None = None
+    evidence: str = ""
+    shelf: str = ""
+    cite: str = ""
+    parent: str = ""
+    file: str = ""
+
+
+@cache
+def papers() -> Mapping[str, Entry]:
+    """The papers as catalogued, by name, without what the package has made of them."""
+    rows = [json.loads(line) for line in PAPERS.read_text(encoding="utf-8").splitlines()]
+    return {plain_name(r["slug"]): Entry(name=r.pop("slug"), **r) for r in rows}
+
+
+def entries() -> list[Entry]:
+    """Every row and every method, methods first, by name."""
+    built = {name: _with_method(papers().get(name), method) for name, method in methods().items()}
+    levels = current_levels()
+    rows = [_with_level(entry, levels) for entry in ({**papers(), **built}).values()]
+    return sorted(rows, key=lambda e: (not e.file, e.name))
+
+
+def entry(name: str) -> Entry:
+    """The row or method of that name.
+
+    Raises:
+        UserError: naming the nearest.
+    """
+    plain = plain_name(name)
+    if plain in methods():
+        return _with_level(_with_method(papers().get(plain), methods()[plain]), current_levels())
+    if plain in papers():
+        return _with_level(papers()[plain], {})
+    close = nearest(plain, [*methods(), *papers()], 3)
+    hint = f"did you mean {' or '.join(close)}?" if close else "posttrain methods lists all"
+    raise UserError(f"name = {name!r}: neither a method nor a catalogued paper; {hint}")
+
+
+def _with_method(row: Entry | None, method: MethodFile) -> Entry:
+    made = row or Entry(method.name, method.explanation.summary, "foundation", method.shelf, "method", "")
+    return replace(made, name=method.name, shelf=method.shelf, cite=method.citation.cite,
+                   parent=method.citation.parent, file=str(method.path.relative_to(PACKAGE.parent)))
+
+
+def _with_level(row: Entry, levels: Mapping[str, Mapping[str, Any]]) -> Entry:
+    if not row.file and row.verdict not in BUILT_VERDICTS:
+        return row
+    proof = levels.get(plain_name(row.name), {})
+    return replace(row, level=proof.get("level", 0), evidence=proof.get("evidence", ""))
+
+
+@cache
+def current_levels() -> Mapping[str, Mapping[str, Any]]:
+    """Computed in a checkout; in an installed package, what `levels.json` recorded."""
+    if (PACKAGE.parent / CONFORMANCE).is_file():
+        return compute_levels(PACKAGE.parent)
+    levels: dict[str, dict[str, Any]] = json.loads(LEVELS.read_text(encoding="utf-8"))
+    return levels
+
+
+def compute_levels(root: Path) -> dict[str, dict[str, Any]]:
+    """Name -> level, and the verdict of its evidence, from the files under `root`; each level needs the one below."""
+    if not (root / CONFORMANCE).is_file():
+        return {}
+    tests = {p.stem for p in (root / "tests" / "methods").rglob("test_*.py")}
+    found: dict[str, dict[str, Any]] = {}
+    for name, method in methods().items():
+        found[name] = {"level": 1}
+        if f"test_{method.path.stem}" in tests:
+            found[name] = {"level": 2}
+            if verdict := _evidence(root, name):
+                found[name] = {"level": 3, "evidence": verdict}
+    return found
+
+
+def _evidence(root: Path, name: str) -> str:
+    """The verdict in evidence/NAME.json; empty if there is none."""
+    slug = papers()[name].name if name in papers() else name
+    for stem in (slug, name, name.replace("-", "_")):
+        file = root / "evidence" / f"{stem}.json"
+        if file.is_file():
+            return str(json.loads(file.read_text(encoding="utf-8")).get("verdict", ""))
+    return ""
+
+
+def levels_text() -> str:
+    """What `levels.json` should hold now."""
+    rows = (f"  {json.dumps(name)}: {json.dumps(proof)}" for name, proof in compute_levels(PACKAGE.parent).items())
+    return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
+if __name__ == "__main__":
+    LEVELS.write_text(levels_text(), encoding="utf-8")
+    print(f"wrote {LEVELS}")

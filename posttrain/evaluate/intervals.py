@@ -1,0 +1,33 @@
+"""How sure a mean is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+Z = 1.959963984540054  # of a 95% interval
+
+
+def interval(scores: Sequence[float]) -> tuple[float, float]:
+    """95% interval of the mean of independent scores in [0, 1].
+
+    Wilson's score interval, with the mean in the place of the proportion: exact in form for right-or-wrong scores,
+    and wider than it need be for partial credit, whose variance is at most p (1 − p).
+    """
+    n = len(scores)
+    if n == 0:
+        return 0.0, 1.0
+    p = sum(scores) / n
+    centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def paired_interval(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
+    """95% interval of the mean difference after − before on the same problems (normal approximation)."""
+    assert len(before) == len(after) > 1, (len(before), len(after))
+    differences = [b - a for a, b in zip(before, after, strict=True)]
+    mean = sum(differences) / len(differences)
+    variance = sum((d - mean) ** 2 for d in differences) / (len(differences) - 1)
+    half = Z * math.sqrt(variance / len(differences))
+    return mean - half, mean + half

@@ -1,0 +1,29 @@
+"""Which number formats this machine multiplies natively."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+
+def cpu_flags() -> frozenset[str]:
+    """The instruction sets that the kernel reports; empty where it reports none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))
+
+
+def has_native_bf16() -> bool:
+    """Whether bf16 products are faster than fp32 ones here, on the GPU or, without one, on the CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
+
+
+def compute_type(precision: str) -> torch.dtype:
+    """The type that "auto", "fp32" or "bf16" means on this machine."""
+    bf16 = precision == "bf16" or (precision == "auto" and has_native_bf16())
+    return torch.bfloat16 if bf16 else torch.float32

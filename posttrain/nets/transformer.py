@@ -1,0 +1,152 @@
+"""A decoder-only transformer over token trees: the same layer trains, prefills and decodes.
+
+What differs between the three is how a layer attends and how it multiplies by a weight; both are passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from posttrain.nets.architecture import Architecture
+from posttrain.nets.head import embed
+from posttrain.nets.hf_weights import part_sizes
+from posttrain.nets.tree import Tree, attend
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q [n, H, D], k and v [n, K, D] -> [n, H, D]
+Linear = Callable[[Tensor, str], Tensor]  # input [n, in], weight's name -> [n, out]
+
+
+class Transformer(nn.Module):
+    """Weights under short names (`0.qkv`, `0.gate_up`, `embed`), fused so that a layer needs four products."""
+
+    def __init__(self, arch: Architecture, weights: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.arch = arch
+        self.names = list(weights)
+        self.weights = nn.ParameterList([nn.Parameter(w) for w in weights.values()])
+        self._index = {name: i for i, name in enumerate(self.names)}
+        self.lora, self.lora_scale, self.lora_on = nn.ModuleDict(), 0.0, True
+        angles = torch.arange(arch.context, dtype=torch.float64)[:, None] / arch.rope_theta ** (
+            torch.arange(0, arch.head_width, 2, dtype=torch.float64) / arch.head_width)
+        self.register_buffer("cos", angles.cos().float(), persistent=False)  # [context, D / 2]
+        self.register_buffer("sin", angles.sin().float(), persistent=False)
+
+    def weight(self, name: str) -> Tensor:
+        parameter: Tensor = self.weights[self._index[name]]
+        return parameter
+
+    def has(self, name: str) -> bool:
+        return name in self._index
+
+    def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return zip(self.names, self.weights, strict=True)
+
+    def add_lora(self, rank: int, alpha: float, generator: torch.Generator) -> None:
+        """Freeze every weight and add adapters W + (α / rank) B A to the layers' products (Hu et al., 2106.09685).
+
+        Fused weights get one pair per Hugging Face projection, so that the adapters are peft's.
+        """
+        self.requires_grad_(False)
+        self.lora_scale = alpha / rank
+        for name, w in list(self.named_weights()):
+            if w.dim() != 2 or name in ("embed", "head"):
+                continue
+            sizes = part_sizes(self.arch, name)
+            bound = w.shape[1] ** -0.5  # peft's: kaiming-uniform with a = √5
+            a = (torch.rand(len(sizes) * rank, w.shape[1], generator=generator) * 2 - 1) * bound
+            self.lora[name.replace(".", "_")] = nn.ParameterList([a, torch.zeros(w.shape[0], rank)])
+
+    def adapter(self, name: str) -> list[tuple[Tensor, Tensor]]:
+        """(A [rank, in], B [out, rank]) of every projection fused in this weight; empty without adapters."""
+        if not self.lora_on or name.replace(".", "_") not in self.lora:
+            return []
+        a, b = self.lora[name.replace(".", "_")]
+        sizes = part_sizes(self.arch, name)
+        return list(zip(a.chunk(len(sizes)), b.split(sizes), strict=True))
+
+    def merged(self, name: str) -> Tensor:
+        """The weight with its adapters folded in."""
+        w, pairs = self.weight(name), self.adapter(name)
+        return w + self.lora_scale * torch.cat([b @ a for a, b in pairs]).to(w.dtype) if pairs else w
+
+    @contextmanager
+    def without_lora(self) -> Iterator[None]:
+        """The model as it was before training, at no cost in memory."""
+        self.lora_on = False
+        try:
+            yield
+        finally:
+            self.lora_on = True
+
+    @property
+    def head(self) -> Tensor:
+        """[V, d]."""
+        return self.weight("embed" if self.arch.tied else "head")
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        w, pairs = self.weight(name), self.adapter(name)
+        y = F.linear(x.to(w.dtype), w, self.weight(f"{name}_bias") if self.has(f"{name}_bias") else None)
+        if pairs:
+            y = y + self.lora_scale * torch.cat([x.float() @ a.t() @ b.t() for a, b in pairs], -1).to(y.dtype)
+        return y
+
+    def norm(self, x: Tensor, name: str) -> Tensor:
+        """RMS norm in fp32: the residual stream stays fp32 whatever the weights are."""
+        return F.rms_norm(x, x.shape[-1:], self.weight(name).float(), self.arch.norm_epsilon)
+
+    def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin, [n, 1, D / 2] each."""
+        return self.cos[positions][:, None], self.sin[positions][:, None]
+
+    def layer(self, i: int, x: Tensor, rotation: tuple[Tensor, Tensor], attend_: Attend, linear: Linear) -> Tensor:
+        """One block: residual stream [n, d] fp32 -> [n, d]."""
+        arch = self.arch
+        qkv = linear(self.norm(x, f"{i}.norm"), f"{i}.qkv").view(len(x), -1, arch.head_width)
+        q, k, v = qkv.split([arch.heads, arch.kv_heads, arch.kv_heads], 1)
+        if arch.qk_norm:
+            q, k = self.norm(q, f"{i}.q_norm").to(v.dtype), self.norm(k, f"{i}.k_norm").to(v.dtype)
+        q, k = rotate(q, *rotation), rotate(k, *rotation)
+        x = x + linear(attend_(i, q, k, v).reshape(len(x), -1), f"{i}.o")
+        gate, up = linear(self.norm(x, f"{i}.mlp_norm"), f"{i}.gate_up").chunk(2, -1)
+        return x + linear(F.silu(gate) * up, f"{i}.down")
+
+    def forward(self, tree: Tree, linear: Linear | None = None, keep: Callable[[int, Tensor, Tensor], None] | None = None
+                ) -> Tensor:
+        """Hidden states of all packed tokens, [n, d] fp32, after the last norm.
+
+        keep: called with every layer's keys and values [n, K, D] when they are to be remembered.
+        """
+        def attend_(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            if keep is not None:
+                keep(i, k, v)
+            return tree_attention(q, k, v, tree)
+
+        x = embed(tree.ids, self.weight("embed")).float()
+        rotation = self.rotation(tree.positions)
+        for i in range(self.arch.layers):
+            x = self.layer(i, x, rotation, attend_, linear or self.linear)
+        return self.norm(x, "norm")
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions (Su et al., 2104.09864; halves paired as Hugging Face does): x [n, heads, D], cos, sin [n, 1, D/2]."""
+    a, b = x.float().chunk(2, -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
+
+
+def tree_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree) -> Tensor:
+    """Every packed token attends to its ancestors and its own past: q [n, H, D], k, v [n, K, D] -> [n, H, D]."""
+    kv_heads, width = k.shape[1:]
+    q = (q * width**-0.5).view(len(q), kv_heads, -1, width)
+    keys, values, outputs = [], [], []
+    for level, bias, q_l, k_l, v_l in zip(tree.levels, tree.biases, *(x.split(tree.sizes) for x in (q, k, v)),
+                                          strict=True):
+        keys.append(level.pad(k_l).transpose(1, 2))
+        values.append(level.pad(v_l).transpose(1, 2))
+        outputs.append(level.unpad(attend(level.pad(q_l), keys, values, bias)))
+    return torch.cat(outputs).view(len(q), -1, width)

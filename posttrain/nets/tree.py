@@ -1,0 +1,123 @@
+"""Token trees: what several sequences share is stored, and computed, once.
+
+A rollout batch is a tree of three levels: the words that every prompt begins with (the chat template's head),
+the rest of each prompt, and the completions.  Tokens of all segments are packed, level after level, into one
+list; only attention sees them as padded segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+NO_KEY = -1  # position of a padded slot: no query may look at it
+
+
+@dataclass(frozen=True)
+class Level:
+    """S segments of at most N tokens; each segment of the level above owns S / S_above of them in a row."""
+
+    slots: Tensor  # [n] long: where each packed token of the level sits in the padded [S * N]
+    positions: Tensor  # [S, N] long: position in the whole sequence, NO_KEY where padded
+
+    @property
+    def segments(self) -> int:
+        return self.positions.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.positions.shape[1]
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """[n, ...] -> [S, N, ...], zeros where padded."""
+        if len(packed) == self.positions.numel():
+            return packed.view(*self.positions.shape, *packed.shape[1:])
+        padded = packed.new_zeros(self.positions.numel(), *packed.shape[1:]).index_copy(0, self.slots, packed)
+        return padded.view(*self.positions.shape, *packed.shape[1:])
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """[S, N, ...] -> [n, ...]."""
+        flat = padded.reshape(self.positions.numel(), *padded.shape[2:])
+        return flat if len(self.slots) == len(flat) else flat[self.slots]
+
+
+def build_level(segments: Sequence[Sequence[int]], starts: Sequence[int]) -> tuple[Level, list[int]]:
+    """A level from its segments' tokens (empty ones allowed) and the position of each first token."""
+    width = max(1, max(map(len, segments), default=1))
+    lengths, first = torch.tensor([len(s) for s in segments]), torch.tensor(list(starts))
+    offset = torch.arange(width).expand(len(segments), width)
+    present = offset < lengths[:, None]
+    positions = torch.where(present, first[:, None] + offset, NO_KEY)
+    return Level(present.view(-1).nonzero()[:, 0], positions), [token for s in segments for token in s]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Packed tokens of all levels, root first."""
+
+    ids: Tensor  # [n] long
+    levels: tuple[Level, ...]
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """[n] long: position of every packed token in its own sequence."""
+        return torch.cat([level.positions.view(-1)[level.slots] for level in self.levels])
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Packed tokens in each level."""
+        return [len(level.slots) for level in self.levels]
+
+    @cached_property
+    def biases(self) -> list[Tensor]:
+        """For each level [S, 1, N, 1, keys]: 0 where a query may look at a key of its ancestors or its own past."""
+        return [look_bias(level.positions, [a.positions for a in self.levels[: i + 1]])
+                for i, level in enumerate(self.levels)]
+
+
+def look_bias(query: Tensor, keys: Sequence[Tensor]) -> Tensor:
+    """0 or −inf, [S, 1, N, 1, Σ keys]: query positions [S, N] against every ancestor's key positions [S_a, N_a]."""
+    allowed = []
+    for key in keys:
+        key = key.repeat_interleave(len(query) // len(key), 0)[:, None, :]  # [S, 1, N_a]
+        allowed.append((key >= 0) & (key <= query[:, :, None]))
+    look = torch.cat(allowed, -1)
+    look[..., 0] |= ~look.any(-1)  # a padded query looks at something, so that its softmax is finite
+    return torch.zeros(look.shape).masked_fill_(~look, -torch.inf)[:, None, :, None, :]
+
+
+def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all prompts share, leaving every prompt at least one token of its own."""
+    shortest, first = min(map(len, prompts)) - 1, prompts[0]
+    return next((i for i in range(shortest) if any(p[i] != first[i] for p in prompts)), max(shortest, 0))
+
+
+def attend(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], bias: Tensor) -> Tensor:
+    """Attention of padded segments over their ancestors and themselves, with one softmax over all.
+
+    query [S, N, K, R, D] (K key heads, R queries to each, already scaled); keys, values [S_a, K, N_a, D] for every
+    ancestor level a with S_a dividing S; bias broadcasts to [S, K, N, R, Σ N_a].  Returns [S, N, K, R, D].
+    Queries that share an ancestor are folded into one matrix product, so its keys are never copied.
+    """
+    scores = [_unfold(_fold(query, len(k)) @ k.transpose(-1, -2), query.shape) for k in keys]
+    weights = torch.softmax((torch.cat(scores, -1) if len(scores) > 1 else scores[0]).float() + bias, -1)
+    parts = weights.to(query.dtype).split([k.shape[2] for k in keys], -1)
+    outputs = [_unfold(_fold(w.permute(0, 2, 1, 3, 4), len(v)) @ v, query.shape) for w, v in zip(parts, values)]
+    return sum(outputs[1:], start=outputs[0]).permute(0, 2, 1, 3, 4)
+
+
+def _fold(x: Tensor, segments: int) -> Tensor:
+    """[S, N, K, R, D] -> [S_a, K, (S / S_a) N R, D]."""
+    s, n, k, r, d = x.shape
+    return x.reshape(segments, s // segments * n, k, r, d).transpose(1, 2).reshape(segments, k, -1, d)
+
+
+def _unfold(x: Tensor, shape: torch.Size) -> Tensor:
+    """[S_a, K, (S / S_a) N R, D'] -> [S, K, N, R, D']."""
+    s, n, k, r, _ = shape
+    y = x.view(len(x), k, s // len(x), n, r, x.shape[-1]).transpose(1, 2)
+    return y.reshape(s, k, n, r, x.shape[-1])

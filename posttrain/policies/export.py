@@ -1,0 +1,72 @@
+"""Write a policy as a Hugging Face folder that any tool can load."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from posttrain.core.errors import UserError
+from posttrain.nets.hf_weights import to_hf
+from posttrain.nets.transformer import Transformer
+
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+WEIGHTS = ("model", "pytorch_model", "posttrain")  # first words of files that hold weights or our own notes
+
+
+def save_pretrained(net: Transformer, source: Path, target: Path) -> Path:
+    """The net's weights, adapters folded in, with the configuration and tokenizer of `source`.
+
+    Written beside and renamed, so that `target` appears whole or not at all.
+
+    Raises:
+        UserError: if `target` exists.
+    """
+    if target.exists():
+        raise UserError(f"folder = '{target}': exists already; name another one")
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    with torch.no_grad():
+        weights = {name: net.merged(name).detach() for name, _ in net.named_weights()}
+        save_file(to_hf(net.arch, weights), temporary / "model.safetensors", metadata={"format": "pt"})
+    copy_companions(source, temporary, net.head.dtype)
+    os.replace(temporary, target)
+    return target
+
+
+def copy_companions(source: Path, target: Path, dtype: torch.dtype) -> None:
+    """Configuration (with the type of the weights), tokenizer and templates; no weights."""
+    for path in source.iterdir():
+        if path.is_file() and not path.name.startswith(WEIGHTS) and path.name != "config.json":
+            shutil.copy(path, target / path.name)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    (target / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def export(run: Path, target: Path, precision: str = "bf16") -> Path:
+    """The final policy of a run, in this precision.
+
+    Raises:
+        UserError: if the run has no final policy, or `target` exists, or the precision is unknown.
+    """
+    final = run / "final"
+    if not (final / "model.safetensors").exists():
+        raise UserError(f"run = '{run}': holds no finished policy (no {final.name}/model.safetensors)")
+    if target.exists():
+        raise UserError(f"folder = '{target}': exists already; name another one")
+    if precision not in TYPES:
+        raise UserError(f"precision = {precision!r}: must be one of {', '.join(TYPES)}")
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    tensors = {name: tensor.to(TYPES[precision]) for name, tensor in load_file(final / "model.safetensors").items()}
+    save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+    copy_companions(final, temporary, TYPES[precision])
+    os.replace(temporary, target)
+    return target

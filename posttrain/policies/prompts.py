@@ -1,0 +1,46 @@
+"""From a problem's text to the tokens that a policy sees, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from posttrain.core.errors import UserError
+
+Prompt = str | Sequence[Mapping[str, str]]
+
+
+class Prompter:
+    """Applies the tokenizer's chat template where it has one; a base model sees the plain text."""
+
+    def __init__(self, tokenizer: Any, longest: int) -> None:
+        """longest: tokens that a prompt may have, so that the completion still fits in the context."""
+        self.tokenizer, self.longest = tokenizer, longest
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """
+        Raises:
+            UserError: if the prompt is longer than the context leaves room for.
+        """
+        if self.tokenizer.chat_template:
+            ids = self.tokenizer.apply_chat_template(_messages(prompt), add_generation_prompt=True,
+                                                     return_dict=False)
+        else:
+            ids = self.tokenizer(self.show(prompt)).input_ids
+        if len(ids) > self.longest:
+            raise UserError(f"prompt = {self.show(prompt)[:60]!r}…: {len(ids)} tokens, and at most {self.longest} "
+                            "fit in the model's context beside max_new_tokens")
+        return list(ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text without special tokens."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def show(self, prompt: Prompt) -> str:
+        """The prompt as a person reads it."""
+        return prompt if isinstance(prompt, str) else "\n".join(m["content"] for m in prompt)
+
+
+def _messages(prompt: Prompt) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]

@@ -1,0 +1,91 @@
+"""AdamW on one flat fp32 master copy, whatever the compute weights are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class FlatAdamW:
+    """Master weights, gradient and both averages as four flat fp32 tensors (Loshchilov & Hutter, 1711.05101).
+
+    fp32 parameters become views of the master; others are refreshed from it after every step, and their gradients
+    are summed in fp32 as soon as autograd has them.
+    """
+
+    def __init__(self, module: nn.Module, betas: tuple[float, float] = (0.9, 0.95), weight_decay: float = 0.0,
+                 epsilon: float = 1e-8) -> None:
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.betas, self.weight_decay, self.epsilon, self.steps = betas, weight_decay, epsilon, 0
+        device = self.parameters[0].device
+        size = sum(p.numel() for p in self.parameters)
+        self.master = torch.cat([p.detach().float().reshape(-1) for p in self.parameters])
+        self.gradient, self.first, self.second = (torch.zeros(size, device=device) for _ in range(3))
+        sizes = [p.numel() for p in self.parameters]
+        for p, master, gradient in zip(self.parameters, self.master.split(sizes), self.gradient.split(sizes),
+                                       strict=True):
+            p.main_grad = gradient.view(p.shape)  # type: ignore[attr-defined]  # where fused backward passes add
+            if p.dtype == torch.float32:
+                p.data, p.grad = master.view(p.shape), gradient.view(p.shape)
+            else:
+                p.register_post_accumulate_grad_hook(_collect)
+
+    @torch.no_grad()
+    def step(self, lr: float, max_norm: float) -> float:
+        """One update from the summed gradients, which are then zero; returns their norm before clipping.
+
+        A gradient that is not finite changes nothing but the returned norm.
+        """
+        norm = float(torch.linalg.vector_norm(self.gradient))
+        if math.isfinite(norm):
+            self.steps += 1
+            if norm > max_norm:
+                self.gradient.mul_(max_norm / norm)
+            torch._fused_adamw_(
+                [self.master], [self.gradient], [self.first], [self.second], [], [torch.tensor(float(self.steps))],
+                lr=lr, beta1=self.betas[0], beta2=self.betas[1], weight_decay=self.weight_decay, eps=self.epsilon,
+                amsgrad=False, maximize=False)
+            self._refresh()
+        self.gradient.zero_()
+        return norm
+
+    def _refresh(self) -> None:
+        sizes = [p.numel() for p in self.parameters]
+        for p, master in zip(self.parameters, self.master.split(sizes), strict=True):
+            if p.dtype != torch.float32:
+                p.data.copy_(master.view(p.shape))
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of the optimizer, master weights included."""
+        return {"master": self.master, "first": self.first, "second": self.second,
+                "steps": torch.tensor(self.steps)}
+
+    @torch.no_grad()
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Restore `state()`, in place."""
+        for name in ("master", "first", "second"):
+            getattr(self, name).copy_(state[name])
+        self.steps = int(state["steps"])
+        self.gradient.zero_()
+        self._refresh()
+
+
+def _collect(p: Tensor) -> None:
+    """Add a low-precision gradient to the fp32 sum and free it."""
+    p.main_grad.add_(p.grad)  # type: ignore[attr-defined]
+    p.grad = None
+
+
+def schedule(kind: str, lr: float, warmup: int, steps: int) -> Callable[[int], float]:
+    """The learning rate of each step 0 … steps − 1: a linear rise over `warmup`, then decay to 10% or none."""
+    def at(step: int) -> float:
+        if step < warmup:
+            return lr * (step + 1) / warmup
+        done = (step - warmup) / max(1, steps - warmup)
+        shape = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[kind]
+        return lr * max(0.1, shape)
+
+    return at
