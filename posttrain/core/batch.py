@@ -66,7 +66,11 @@ class Batch:
     def _counts(self) -> dict[str, float]:
         counts = {"rows": float(len(self)), "decisions": float(self.mask.sum()),
                   "units": float(len(self.unit.unique()))}
-        return counts | {name: float(column.sum()) for name, column in self.extra.items()}
+        return counts | {name: float(self._owned(column).sum()) for name, column in self.extra.items()}
+
+    def _owned(self, x: Tensor) -> Tensor:
+        """Zeros in place of what stands at masked decisions, even NaN: [B, T] -> [B, T]; [B] as it is."""
+        return torch.where(self.mask, x, 0.0) if x.dim() == 2 else x
 
     def mean(self, x: Tensor, weight: str = "") -> Term:
         """Mean over decisions (x [B, T]) or rows (x [B]); with `weight`, Σ w x / Σ w for that extra column.
@@ -74,10 +78,10 @@ class Batch:
         Masked decisions count neither above nor below the line, whatever x holds there.
         """
         assert x.shape in (self.mask.shape, self.mask.shape[:1]), (x.shape, self.mask.shape)
+        x = self._owned(x)
         if weight:
-            x = x * self.extra[weight]
-        if x.dim() == 2:
-            x = torch.where(self.mask, x, 0.0)
+            assert self.extra[weight].shape == x.shape, (self.extra[weight].shape, x.shape)
+            x = x * self._owned(self.extra[weight])
         name, here = weight or ("decisions" if x.dim() == 2 else "rows"), self._counts()
         return Term(x.sum(), (self.totals or here)[name], here[name])
 

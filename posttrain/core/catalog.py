@@ -1,15 +1,15 @@
-"""The catalogue: every method file of the package and every paper it was chosen from, read without importing torch.
+"""The catalogue: every method file of the package and every paper, read without importing torch.
 
-There is no registry.  A file `posttrain/methods/SHELF/NAME.py` is a method; `papers.jsonl` names the papers; how well
-each is shown to work follows from which files exist:
+There is no registry.  A file `posttrain/methods/SHELF/NAME.py` is a method; `papers.jsonl` names the papers;
+how well each is shown to work follows from which files exist:
 
     0 planned   named in the catalogue
     1 runs      the method file exists, and the conformance suite that takes in every method
     2 pinned    its own test exists, tests/methods/**/test_NAME.py
     3 shown     evidence/NAME.json exists and holds a verdict
 
-An installed package has neither tests nor evidence; `python -m posttrain.core.catalog` writes what they prove to
-`levels.json`.
+An installed package has neither tests nor evidence; `python -m posttrain.core.catalog` writes what they prove
+to `levels.json`.
 """
 
 from __future__ import annotations
@@ -132,7 +132,8 @@ def _imported_from(tree: ast.Module, name: str, path: Path) -> Path | None:
             root, *parts = (node.module or "").split(".")
             home = PACKAGE.joinpath(*parts)
             files = sorted(home.glob("*.py")) if home.is_dir() else [home.with_suffix(".py")]
-            return next((f for f in files if root == "posttrain" and f.is_file() and _is_class(f, name)), None)
+            ours = (f for f in files if root == "posttrain" and f.is_file())
+            return next((f for f in ours if _is_class(f, name)), None)
     return None
 
 
@@ -145,7 +146,7 @@ def methods() -> Mapping[str, MethodFile]:
 
 
 def _defines(path: Path) -> str:
-    """The class or function that spells the file's stem, `GRPO` or `DrGRPO` in dr_grpo.py; empty if there is none."""
+    """The class or function that spells the file's stem, as `DrGRPO` in dr_grpo.py; empty if none does."""
     plain = path.stem.replace("_", "").lower()
     names = [n.name for n in source.syntax(path).body if isinstance(n, (ast.ClassDef, ast.FunctionDef))]
     return next((n for n in names if n.replace("_", "").lower() == plain), "")
@@ -165,7 +166,7 @@ def find(name: str) -> MethodFile:
     if found := methods().get(plain_name(name)):
         return found
     if plain_name(name) in papers():
-        raise UserError(f"method = {name!r}: in the catalogue but not built yet; posttrain explain {name} tells more")
+        raise UserError(f"method = {name!r}: in the catalogue, not built yet; see posttrain explain {name}")
     unknown("method", name, methods())
 
 
@@ -193,7 +194,7 @@ def make(name: str, **hyperparameters: Any) -> Method[Any]:
 class Entry:
     """A row of the catalogue.
 
-    verdict: core, recipe or system: to be built; reference or out: not; foundation: a method that is no row of it.
+    verdict: core, recipe, system: to be built; reference, out: not; foundation: a method that is no row.
     level: 0..3; None where nothing is to be built.
     evidence: the verdict of level 3: reproduced, not reproduced, inconclusive.
     file: path from the package's parent folder; empty while there is none.
@@ -267,7 +268,7 @@ def current_levels() -> Mapping[str, Mapping[str, Any]]:
 
 
 def compute_levels(root: Path) -> dict[str, dict[str, Any]]:
-    """Name -> level, and the verdict of its evidence, from the files under `root`; each level needs the one below."""
+    """Name -> level, and its evidence's verdict, from the files under `root`; a level needs the one below."""
     if not (root / CONFORMANCE).is_file():
         return {}
     tests = {p.stem for p in (root / "tests" / "methods").rglob("test_*.py")}
@@ -293,7 +294,8 @@ def _evidence(root: Path, name: str) -> str:
 
 def levels_text() -> str:
     """What `levels.json` should hold now."""
-    rows = (f"  {json.dumps(name)}: {json.dumps(proof)}" for name, proof in compute_levels(PACKAGE.parent).items())
+    levels = compute_levels(PACKAGE.parent)
+    rows = (f"  {json.dumps(name)}: {json.dumps(proof)}" for name, proof in levels.items())
     return "{\n" + ",\n".join(rows) + "\n}\n"
 
 

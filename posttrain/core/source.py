@@ -1,7 +1,7 @@
 """What a Python file says of itself, read without importing it: fields, docstring, size.
 
-A field of a configuration reads `name: Type = default  # symbol, unit; where the default comes from`, so that the
-declaration is also the help text.
+A field of a configuration reads `name: Type = default  # symbol, unit; where the default comes from`, so that
+the declaration is also the help text.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _parse(hint: Any, text: str) -> Any:
     if type(None) in args:
         return None if text.lower() == "none" else _parse(next(a for a in args if a is not type(None)), text)
     if hint is bool:
-        return {"true": True, "false": False}[text.lower()] if text.lower() in ("true", "false") else _refuse()
+        return text.lower() == "true" if text.lower() in ("true", "false") else _refuse()
     if hint is int:
         return int(text) if re.fullmatch(r"[+-]?[\d_]+", text) else _whole(float(text))
     if hint is float or hint is str:
@@ -224,7 +224,8 @@ def explanation(docstring: str) -> Explanation:
     prose = [p.strip() for p in paragraphs[1:] if not p.startswith("    ")]
     start = next((i for i, p in enumerate(prose) if p.startswith("Deviation")), len(prose))
     deviations = re.sub(r"^Deviations?:\s*", "", "\n\n".join(prose[start:]))
-    return Explanation(" ".join(paragraphs[0].split()), "\n\n".join(equation), "\n\n".join(prose[:start]), deviations)
+    summary, new = " ".join(paragraphs[0].split()), "\n\n".join(prose[:start])
+    return Explanation(summary, "\n\n".join(equation), new, deviations)
 
 
 def code_lines(path: Path) -> int:

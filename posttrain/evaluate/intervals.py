@@ -24,10 +24,14 @@ def interval(scores: Sequence[float]) -> tuple[float, float]:
 
 
 def paired_interval(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
-    """95% interval of the mean difference after − before on the same problems (normal approximation)."""
-    assert len(before) == len(after) > 1, (len(before), len(after))
-    differences = [b - a for a, b in zip(before, after, strict=True)]
-    mean = sum(differences) / len(differences)
-    variance = sum((d - mean) ** 2 for d in differences) / (len(differences) - 1)
-    half = Z * math.sqrt(variance / len(differences))
-    return mean - half, mean + half
+    """95% interval of the mean difference after − before on the same problems, scores in [0, 1].
+
+    Wald's with one gain and one loss added (Bonett & Price 2012, for paired proportions), so that a handful of
+    problems that all agree does not pass for certainty.
+    """
+    assert len(before) == len(after), (len(before), len(after))
+    differences = [1.0, -1.0, *(b - a for a, b in zip(before, after, strict=True))]
+    n = len(differences)
+    mean = sum(differences) / n
+    half = Z * math.sqrt(sum((d - mean) ** 2 for d in differences) / n / n)
+    return max(-1.0, mean - half), min(1.0, mean + half)

@@ -42,8 +42,9 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
     if kind not in SUPPORTED:
         raise Unsupported(f"model_type {kind!r} is not one of {', '.join(SUPPORTED)}")
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise Unsupported(f"rope_type {rope.get('rope_type')!r} is scaled")
+    scaling = rope.get("rope_type", rope.get("type", "default"))
+    if scaling != "default":
+        raise Unsupported(f"rope_type {scaling!r} is scaled")
     window = config.get("sliding_window")
     if window and config.get("use_sliding_window", kind == "mistral") and window < config["max_position_embeddings"]:
         raise Unsupported(f"sliding_window {window} is shorter than the context")

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from posttrain.nets.precision import at_least_fp32
+
 CHUNK_BYTES = 64 << 20  # of logits at a time
 KEEP_BYTES = 512 << 20  # probabilities kept for the backward pass up to this size; beyond it they are computed again
 
@@ -15,7 +17,7 @@ def token_log_prob(hidden: Tensor, weight: Tensor, target: Tensor, temperature: 
                    entropy: bool = False) -> tuple[Tensor, Tensor | None]:
     """log p and entropy of softmax(h Wᵀ / temperature) at each target: hidden [n, d], weight [V, d], target [n].
 
-    Returns [n] and [n] (nats; None unless asked for), fp32, with gradient to hidden and weight.  Where the weight
+    Returns [n] and [n] (nats; None unless asked for), fp32 or wider, with gradient to hidden and weight.  Where the weight
     carries a buffer `main_grad` [V, d], its gradient is added there instead of being returned to autograd.
     """
     assert hidden.dim() == 2 and target.shape == hidden.shape[:1], (hidden.shape, target.shape)
@@ -30,7 +32,7 @@ class _Softmax(NamedTuple):
 
 
 def _softmax(h: Tensor, weight: Tensor, target: Tensor, temperature: float, entropy: bool) -> _Softmax:
-    z = (h @ weight.t()).float()
+    z = at_least_fp32(h @ weight.t())
     if temperature != 1.0:
         z /= temperature
     z -= z.amax(-1, keepdim=True)
@@ -64,7 +66,7 @@ class _TokenLogProb(torch.autograd.Function):
         hidden, weight, target, entropies, *kept = ctx.saved_tensors
         wants_weight = ctx.needs_input_grad[1]
         sink = getattr(weight, "main_grad", None) if wants_weight else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if sink is None and wants_weight else sink
+        grad_weight = at_least_fp32(torch.zeros_like(weight)) if sink is None and wants_weight else sink
         grad_hidden = torch.empty_like(hidden)
         for i, start in enumerate(range(0, len(hidden), ctx.chunk)):
             rows = slice(start, start + ctx.chunk)
@@ -100,7 +102,7 @@ class _Embed(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor | None]:
         ids, weight = ctx.saved_tensors
         sink = getattr(weight, "main_grad", None)
-        total = torch.zeros_like(weight, dtype=torch.float32) if sink is None else sink
+        total = at_least_fp32(torch.zeros_like(weight)) if sink is None else sink
         total.index_add_(0, ids, grads[0].to(total.dtype))
         return None, None if sink is not None else total.to(weight.dtype)
 

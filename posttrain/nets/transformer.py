@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from posttrain.nets.architecture import Architecture
 from posttrain.nets.head import embed
 from posttrain.nets.hf_weights import part_sizes
+from posttrain.nets.precision import at_least_fp32
 from posttrain.nets.tree import Tree, attend
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q [n, H, D], k and v [n, K, D] -> [n, H, D]
@@ -92,12 +93,12 @@ class Transformer(nn.Module):
         w, pairs = self.weight(name), self.adapter(name)
         y = F.linear(x.to(w.dtype), w, self.weight(f"{name}_bias") if self.has(f"{name}_bias") else None)
         if pairs:
-            y = y + self.lora_scale * torch.cat([x.float() @ a.t() @ b.t() for a, b in pairs], -1).to(y.dtype)
+            y = y + self.lora_scale * torch.cat([at_least_fp32(x) @ a.t() @ b.t() for a, b in pairs], -1).to(y.dtype)
         return y
 
     def norm(self, x: Tensor, name: str) -> Tensor:
         """RMS norm in fp32: the residual stream stays fp32 whatever the weights are."""
-        return F.rms_norm(x, x.shape[-1:], self.weight(name).float(), self.arch.norm_epsilon)
+        return F.rms_norm(x, x.shape[-1:], at_least_fp32(self.weight(name)), self.arch.norm_epsilon)
 
     def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin, [n, 1, D / 2] each."""
@@ -126,7 +127,7 @@ class Transformer(nn.Module):
                 keep(i, k, v)
             return tree_attention(q, k, v, tree)
 
-        x = embed(tree.ids, self.weight("embed")).float()
+        x = at_least_fp32(embed(tree.ids, self.weight("embed")))
         rotation = self.rotation(tree.positions)
         for i in range(self.arch.layers):
             x = self.layer(i, x, rotation, attend_, linear or self.linear)
@@ -135,7 +136,7 @@ class Transformer(nn.Module):
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions (Su et al., 2104.09864; halves paired as Hugging Face does): x [n, heads, D], cos, sin [n, 1, D/2]."""
-    a, b = x.float().chunk(2, -1)
+    a, b = at_least_fp32(x).chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
 
 

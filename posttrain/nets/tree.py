@@ -14,6 +14,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from posttrain.nets.precision import at_least_fp32
+
 NO_KEY = -1  # position of a padded slot: no query may look at it
 
 
@@ -104,7 +106,7 @@ def attend(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], bias
     Queries that share an ancestor are folded into one matrix product, so its keys are never copied.
     """
     scores = [_unfold(_fold(query, len(k)) @ k.transpose(-1, -2), query.shape) for k in keys]
-    weights = torch.softmax((torch.cat(scores, -1) if len(scores) > 1 else scores[0]).float() + bias, -1)
+    weights = torch.softmax(at_least_fp32(torch.cat(scores, -1) if len(scores) > 1 else scores[0]) + bias, -1)
     parts = weights.to(query.dtype).split([k.shape[2] for k in keys], -1)
     outputs = [_unfold(_fold(w.permute(0, 2, 1, 3, 4), len(v)) @ v, query.shape) for w, v in zip(parts, values)]
     return sum(outputs[1:], start=outputs[0]).permute(0, 2, 1, 3, 4)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from posttrain.core import Batch, Score
 from posttrain.nets.head import token_log_prob
+from posttrain.nets.precision import at_least_fp32
 from posttrain.nets.transformer import Transformer
 from posttrain.nets.tree import Tree, build_level, common_prefix
 
@@ -53,7 +54,7 @@ class CausalLM:
         """Log-probabilities [B, T] of the masked tokens; without gradient, however large the batch."""
         if torch.is_grad_enabled():
             return self._score(batch, entropy)
-        out = torch.zeros(2, *batch.mask.shape)
+        out = at_least_fp32(self.module.head.new_zeros(2, *batch.mask.shape))
         for rows in self.split(batch, whole_units=False):
             part = self._score(batch.take(rows), entropy)
             out[0, rows] = part.log_prob
@@ -67,7 +68,7 @@ class CausalLM:
         packed = pack(sequences, batch.mask)
         hidden = self.module(packed.tree)[packed.source].to(self.module.head.dtype)
         logp, ent = token_log_prob(hidden, self.module.head, packed.target, sequences.temperature, entropy)
-        blank = torch.zeros(batch.mask.shape)
+        blank = logp.new_zeros(batch.mask.shape)
         return Score(blank.masked_scatter(batch.mask, logp),
                      None if ent is None else blank.masked_scatter(batch.mask, ent))
 

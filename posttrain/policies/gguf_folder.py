@@ -35,7 +35,8 @@ def convert(gguf: Path, folder: Path, dtype: str) -> None:
     most one part in 256.
 
     Raises:
-        ValueError: an architecture or tokenizer that transformers cannot read, or weights left packed.
+        ValueError: an architecture or tokenizer that transformers cannot read, a missing tensor, or
+            weights left packed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(gguf)
@@ -52,9 +53,17 @@ def _model(gguf: Path, dtype: str) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM, GgufConfig
 
     wanted = getattr(torch, dtype)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=wanted, quantization_config=GgufConfig(dequantize=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=wanted,
+        quantization_config=GgufConfig(dequantize=True),
+        output_loading_info=True,
     )
+    model, found = cast("tuple[PreTrainedModel, dict[str, set[str]]]", loaded)
+    absent = sorted({*found["missing_keys"], *found["mismatched_keys"]})
+    if absent:  # transformers would go on with random numbers
+        raise ValueError(f"{gguf.name}: no usable tensor for {', '.join(map(str, absent))}")
     odd = sorted({str(p.dtype) for p in model.parameters() if p.dtype != wanted})
     if odd:
         raise ValueError(f"{gguf.name}: some weights were loaded as {', '.join(odd)} instead of {dtype}")
@@ -72,7 +81,10 @@ def _tokenizer(gguf: Path) -> TokenizersBackend:
     match kind.contents() if kind else None:
         case "smollm":
             backend.pre_tokenizer = pre_tokenizers.Sequence(
-                [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+                [
+                    pre_tokenizers.Digits(individual_digits=True),
+                    pre_tokenizers.ByteLevel(add_prefix_space=False),
+                ]
             )
         case "qwen2":
             backend.normalizer = normalizers.NFC()

@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
-from posttrain.core import Batch, Policy
+from posttrain.core import Policy
+from posttrain.core.errors import UserError
 from posttrain.core.seeds import derive
-from posttrain.nets.architecture import read_architecture
-from posttrain.nets.hf_weights import from_hf
+from posttrain.nets.architecture import Unsupported, read_architecture
 from posttrain.nets.precision import compute_type
-from posttrain.nets.transformer import Transformer
-from posttrain.policies.causal_lm import CausalLM
+from posttrain.policies.fast_lm import FastLM, read_transformer
+from posttrain.policies.language_policy import LanguagePolicy
 from posttrain.policies.prompts import Prompter
-from posttrain.rollout.embedded import EmbeddedEngine
+from posttrain.policies.transformers_lm import TransformersLM, from_folder, open_transformers
 from posttrain.rollout.engine import Engine
 
 
@@ -27,44 +25,53 @@ from posttrain.rollout.engine import Engine
 class LanguageModel:
     """A policy with everything around it."""
 
-    policy: CausalLM
+    policy: LanguagePolicy
     engine: Engine
     prompter: Prompter
     folder: Path  # where its weights, configuration and tokenizer came from
     stop_tokens: tuple[int, ...]
+    notes: tuple[str, ...] = ()  # what the user should know of how it runs, one line each
 
     @property
     def precision(self) -> str:
-        return {torch.float32: "fp32", torch.bfloat16: "bf16"}[self.policy.module.head.dtype]
+        """The type of the compute weights: "fp32" or "bf16"."""
+        return {torch.float32: "fp32", torch.bfloat16: "bf16"}[next(self.policy.module.parameters()).dtype]
 
 
 def load_language_model(folder: Path, *, max_new_tokens: int, precision: str = "auto", lora: int = 0, seed: int = 0,
                         tokens_per_micro_batch: int = 2048) -> LanguageModel:
-    """A Hugging Face folder as a trainable policy with the embedded engine."""
-    from transformers import AutoTokenizer
+    """A Hugging Face folder as a trainable policy with an engine: the fast path where it is exact, else transformers'.
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    arch = read_architecture(config)
-    net = Transformer(arch, from_hf(arch, read_tensors(folder))).to(compute_type(precision))
+    lora: rank of adapters, with α = 2 · rank; 0: every weight is trained.
+
+    Raises:
+        UserError: if the folder holds no causal language model that can be trained.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if written.get("quantization_config"):
+        raise UserError(f"policy = '{folder}': its weights are quantised and cannot be trained; name the original model")
+    config = from_folder(AutoConfig, folder)  # with transformers' defaults for whatever config.json leaves out
+    tokenizer = from_folder(AutoTokenizer, folder)
+    dtype, policy_seed, notes = compute_type(precision), derive(seed, "lora"), []
+    policy: LanguagePolicy
+    try:
+        policy = _fast(folder, config, tokenizer, dtype, lora, policy_seed, tokens_per_micro_batch)
+    except Unsupported as reason:
+        model = open_transformers(folder, dtype)
+        policy = TransformersLM(model, tokenizer, tokens_per_micro_batch, folder, lora, policy_seed)
+        notes.append(f"{config.model_type}: no fast path ({reason}); transformers' own model runs it, slower")
+    prompter = Prompter(tokenizer, policy.context - max_new_tokens)
+    return LanguageModel(policy, policy.engine(prompter.decode), prompter, folder,
+                         stop_tokens(folder, written, tokenizer), tuple(notes))
+
+
+def _fast(folder: Path, config: Any, tokenizer: Any, dtype: torch.dtype, lora: int, seed: int, budget: int) -> FastLM:
+    net = read_transformer(folder, read_architecture(config.to_dict()), dtype)
     if lora:
-        net.add_lora(lora, alpha=2.0 * lora, generator=torch.Generator().manual_seed(derive(seed, "lora")))
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    prompter = Prompter(tokenizer, arch.context - max_new_tokens)
-    policy = CausalLM(net, tokenizer, tokens_per_micro_batch)
-    return LanguageModel(policy, EmbeddedEngine(net, prompter.decode), prompter, folder,
-                         stop_tokens(folder, config, tokenizer))
-
-
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All weights of a Hugging Face folder, from one safetensors file or several."""
-    index = folder / "model.safetensors.index.json"
-    files = {"model.safetensors"}
-    if index.exists():
-        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    tensors: dict[str, Tensor] = {}
-    for name in sorted(files):
-        tensors |= load_file(folder / name)
-    return tensors
+        net.add_lora(lora, alpha=2.0 * lora, generator=torch.Generator().manual_seed(seed))
+    return FastLM(net, tokenizer, budget, folder)
 
 
 def stop_tokens(folder: Path, config: dict[str, Any], tokenizer: Any) -> tuple[int, ...]:
@@ -77,24 +84,6 @@ def stop_tokens(folder: Path, config: dict[str, Any], tokenizer: Any) -> tuple[i
     return tuple(sorted(found))
 
 
-class WithoutAdapters:
-    """The reference of a LoRA run: the same weights, adapters off, no second copy."""
-
-    decision = "token"
-
-    def __init__(self, policy: CausalLM) -> None:
-        self.policy, self.module = policy, policy.module
-
-    def log_prob(self, batch: Batch) -> Tensor:
-        with torch.no_grad(), self.module.without_lora():
-            return self.policy.log_prob(batch)
-
-
-def initial_policy(model: LanguageModel) -> Policy | WithoutAdapters:
+def initial_policy(model: LanguageModel) -> Policy:
     """The policy as it was before training, frozen."""
-    if model.policy.module.lora:
-        return WithoutAdapters(model.policy)
-    arch = model.policy.module.arch
-    net = Transformer(arch, from_hf(arch, read_tensors(model.folder))).to(model.policy.module.head.dtype)
-    net.requires_grad_(False)
-    return CausalLM(net, model.policy.tokenizer, model.policy.budget)
+    return model.policy.initial()

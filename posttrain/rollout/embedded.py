@@ -27,7 +27,7 @@ class PackedLinear:
         weights = {name: net.merged(name) for name, w in net.named_weights() if w.dim() == 2}
         reorder = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
         self.packed = None
-        if reorder is not None and net.head.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        if reorder is not None and _packs(net.head):
             self.packed = {name: reorder(w.detach(), 64) for name, w in weights.items()}
         self.plain = weights
 
@@ -41,6 +41,14 @@ class PackedLinear:
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self(hidden, "embed" if self.net.arch.tied else "head").float()
+
+
+def _packs(weight: Tensor) -> bool:
+    """Whether oneDNN multiplies by weights of this type on this machine."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    bf16 = weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bool(bf16) or weight.dtype == torch.float32
 
 
 @dataclass

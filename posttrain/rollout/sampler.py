@@ -51,8 +51,9 @@ def truncate(mass: Tensor, sampling: Sampling) -> Tensor:
         ordered[:, sampling.top_k:] = 0
     if sampling.top_p < 1:
         before = ordered.cumsum(-1) - ordered  # the smallest set that reaches top_p: keep while less came before
-        ordered[before >= sampling.top_p * ordered.sum(-1, keepdim=True)] = 0
-    ordered[:, 0] = ordered[:, 0].clamp(min=torch.finfo(mass.dtype).tiny)
+        beyond = before >= sampling.top_p * ordered.sum(-1, keepdim=True)
+        beyond[:, 0] = False  # the likeliest token stays, even where top_p = 0
+        ordered[beyond] = 0
     return torch.zeros_like(mass).scatter_(1, index, ordered)
 
 

@@ -69,12 +69,16 @@ def update(method: Method[Any], models: Models, optimizer: FlatAdamW, batch: Bat
     measured.reset()
     meter = Meter()
     with torch.no_grad():
-        if method.epochs * method.minibatches > 1:  # the policy moves while the batch is in use: remember where it was
+        reused = method.epochs * method.minibatches > 1
+        if reused:  # the policy moves while the batch is in use: remember where it was
             batch = batch.replace(logp_old=measured.log_prob(batch))
         batch = method.prepare(models, batch)
     prepared = time.perf_counter()
     for first, rows in _minibatches(batch, method, generator):
-        _accumulate(method, models, batch.take(rows).counted(), meter)
+        part = batch.take(rows).counted()
+        if first and reused:  # packed otherwise than when it was scored, rounding would keep the ratio from being 1
+            part = part.replace(logp_old=None)
+        _accumulate(method, models, part, meter)
         if first:
             meter.add("logp_gap", measured.gap_sum, measured.decisions)
             gap_max = measured.gap_max

@@ -1,4 +1,4 @@
-"""AdamW on one flat fp32 master copy, whatever the compute weights are."""
+"""AdamW on one flat fp32 master copy, whatever the compute weights are (fp64 where they are)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from posttrain.nets.precision import at_least_fp32
 
 
 class FlatAdamW:
@@ -20,15 +22,13 @@ class FlatAdamW:
                  epsilon: float = 1e-8) -> None:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.betas, self.weight_decay, self.epsilon, self.steps = betas, weight_decay, epsilon, 0
-        device = self.parameters[0].device
-        size = sum(p.numel() for p in self.parameters)
-        self.master = torch.cat([p.detach().float().reshape(-1) for p in self.parameters])
-        self.gradient, self.first, self.second = (torch.zeros(size, device=device) for _ in range(3))
+        self.master = torch.cat([at_least_fp32(p.detach()).reshape(-1) for p in self.parameters])
+        self.gradient, self.first, self.second = (torch.zeros_like(self.master) for _ in range(3))
         sizes = [p.numel() for p in self.parameters]
         for p, master, gradient in zip(self.parameters, self.master.split(sizes), self.gradient.split(sizes),
                                        strict=True):
             p.main_grad = gradient.view(p.shape)  # type: ignore[attr-defined]  # where fused backward passes add
-            if p.dtype == torch.float32:
+            if p.dtype == self.master.dtype:
                 p.data, p.grad = master.view(p.shape), gradient.view(p.shape)
             else:
                 p.register_post_accumulate_grad_hook(_collect)
@@ -55,7 +55,7 @@ class FlatAdamW:
     def _refresh(self) -> None:
         sizes = [p.numel() for p in self.parameters]
         for p, master in zip(self.parameters, self.master.split(sizes), strict=True):
-            if p.dtype != torch.float32:
+            if p.dtype != self.master.dtype:
                 p.data.copy_(master.view(p.shape))
 
     def state(self) -> dict[str, Tensor]:

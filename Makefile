@@ -1,0 +1,23 @@
+# make demo: see a language model learn.  make test: check everything.  Both set up .venv by themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet "torch>=2.11,<=2.13.0"
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+.PHONY: demo test test-slow lint
+demo: .venv/ready
+	$(BIN)/posttrain train grpo --policy smollm2-135m --task addition --kl-coef 0 --steps 50
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+test-slow: .venv/ready
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/mypy

@@ -1,0 +1,64 @@
+"""A pretrained model that `Transformer` describes exactly: the fast path."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from posttrain.core import Policy
+from posttrain.nets.architecture import Architecture, Unsupported
+from posttrain.nets.hf_weights import from_hf
+from posttrain.nets.transformer import Transformer
+from posttrain.policies.causal_lm import CausalLM
+from posttrain.policies.export import save_pretrained
+from posttrain.policies.language_policy import Decode, WithoutAdapters
+from posttrain.rollout.embedded import EmbeddedEngine
+
+
+class FastLM(CausalLM):
+    """`CausalLM` that knows the folder it came from."""
+
+    def __init__(self, net: Transformer, tokenizer: Any, tokens_per_micro_batch: int, folder: Path) -> None:
+        super().__init__(net, tokenizer, tokens_per_micro_batch)
+        self.folder, self.context = folder, net.arch.context
+
+    def engine(self, decode: Decode) -> EmbeddedEngine:
+        return EmbeddedEngine(self.module, decode)
+
+    def initial(self) -> Policy:
+        if self.module.lora:
+            return WithoutAdapters(self, self.module.without_lora)
+        net = read_transformer(self.folder, self.module.arch, self.module.head.dtype)
+        return CausalLM(net.requires_grad_(False), self.tokenizer, self.budget)
+
+    def save(self, target: Path) -> Path:
+        return save_pretrained(self.module, self.folder, target)
+
+
+def read_transformer(folder: Path, arch: Architecture, dtype: torch.dtype) -> Transformer:
+    """The weights of a Hugging Face folder in our layout.
+
+    Raises:
+        Unsupported: if the weights have other names than this architecture's.
+    """
+    try:
+        return Transformer(arch, from_hf(arch, read_tensors(folder))).to(dtype)
+    except KeyError as error:
+        raise Unsupported(f"no weight named {error} in the folder") from None
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All weights of a Hugging Face folder, from one safetensors file or several."""
+    index = folder / "model.safetensors.index.json"
+    files = {"model.safetensors"}
+    if index.exists():
+        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(files):
+        tensors |= load_file(folder / name)
+    return tensors

@@ -1,0 +1,55 @@
+"""What a language model offers beside scoring, whichever code runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from posttrain.core import Batch, Policy, Score
+from posttrain.rollout.engine import Engine
+
+Decode = Callable[[list[int]], str]  # token ids to text
+
+
+class LanguagePolicy(Policy, Protocol):
+    """A policy over tokens that came from a Hugging Face folder."""
+
+    tokenizer: Any
+    budget: int  # tokens of a micro-batch
+    context: int  # longest sequence, tokens
+
+    def engine(self, decode: Decode) -> Engine:
+        """What samples from it; the first `update` has been made."""
+        ...
+
+    def initial(self) -> Policy:
+        """The policy as it was before training, frozen; with adapters at no cost in memory."""
+        ...
+
+    def save(self, target: Path) -> Path:
+        """A new Hugging Face folder: weights with adapters folded in, the adapters apart, configuration, tokenizer.
+
+        Raises:
+            UserError: if `target` exists.
+        """
+        ...
+
+
+class WithoutAdapters:
+    """The reference of a LoRA run: the same weights, adapters off, no second copy."""
+
+    def __init__(self, policy: Policy, adapters_off: Callable[[], AbstractContextManager[Any]]) -> None:
+        self.policy, self.adapters_off = policy, adapters_off
+        self.decision, self.module, self.split = policy.decision, policy.module, policy.split
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        return self.score(batch).log_prob
+
+    def score(self, batch: Batch, entropy: bool = False) -> Score:
+        with torch.no_grad(), self.adapters_off():
+            return self.policy.score(batch, entropy)

@@ -1,0 +1,201 @@
+"""Any causal language model that transformers can load: correct for all of them, slower than the fast path."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from posttrain.core import Batch, Policy, Score
+from posttrain.core.errors import UserError
+from posttrain.policies.causal_lm import Sequences
+from posttrain.policies.export import ADAPTER, copy_companions, new_folder
+from posttrain.policies.language_policy import Decode, WithoutAdapters
+from posttrain.rollout.transformers_engine import TransformersEngine, alike, context_length
+
+LOGIT_BYTES = 512 << 20  # of fp32 logits in one micro-batch
+
+
+class TransformersLM:
+    """Scores completions with transformers' own model.  Dropout is off: it would make old and new scores differ."""
+
+    decision = "token"
+
+    def __init__(self, model: Any, tokenizer: Any, tokens_per_micro_batch: int, folder: Path, lora: int = 0,
+                 seed: int = 0) -> None:
+        self.model = model.eval()  # transformers' model; with adapters its layers hold them
+        self.module: nn.Module = add_lora(model, lora, seed) if lora else model
+        self.tokenizer, self.folder, self.lora = tokenizer, folder, lora
+        self.context = context_length(model.config)
+        vocabulary = model.config.get_text_config().vocab_size
+        self.budget = min(tokens_per_micro_batch, max(1, LOGIT_BYTES // (4 * vocabulary)))
+
+    def engine(self, decode: Decode) -> TransformersEngine:
+        return TransformersEngine(self.model, decode)
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        return self.score(batch).log_prob
+
+    def score(self, batch: Batch, entropy: bool = False) -> Score:
+        """Log-probabilities [B, T] of the masked tokens; without gradient, however large the batch."""
+        if torch.is_grad_enabled():
+            return self._score(batch, entropy)
+        out = torch.zeros(2, *batch.mask.shape)
+        for rows in self.split(batch, whole_units=False):
+            part = self._score(batch.take(rows), entropy)
+            out[0, rows] = part.log_prob
+            if part.entropy is not None:
+                out[1, rows] = part.entropy
+        return Score(out[0], out[1] if entropy else None)
+
+    def _score(self, batch: Batch, entropy: bool) -> Score:
+        sequences = batch.payload
+        assert isinstance(sequences, Sequences)
+        ids, first = lay_out(sequences)
+        start = int(first.min())  # no logits before the first completion
+        logits = self.model(ids, use_cache=False, logits_to_keep=ids.shape[1] - start).logits
+        row, t = batch.mask.nonzero(as_tuple=True)
+        logp = (logits[row, first[row] + t - start].float() / sequences.temperature).log_softmax(-1)  # [n, V]
+        blank = torch.zeros(batch.mask.shape)
+        chosen = logp.gather(1, sequences.tokens[batch.mask][:, None])[:, 0]
+        spread = -(logp.exp() * logp).sum(-1) if entropy else None
+        return Score(blank.masked_scatter(batch.mask, chosen),
+                     None if spread is None else blank.masked_scatter(batch.mask, spread))
+
+    def split(self, batch: Batch, whole_units: bool) -> list[Tensor]:
+        """Rows in order of their unit, cut where rows × longest row would pass the budget; a unit only if it may be."""
+        sequences = batch.payload
+        assert isinstance(sequences, Sequences)
+        prompts = torch.tensor([len(p) for p in sequences.prompts])
+        sizes = (prompts[sequences.prompt] + sequences.lengths).tolist()
+        parts: list[list[int]] = []
+        longest = 0
+        for unit in batch.unit.unique().tolist():
+            rows = (batch.unit == unit).nonzero()[:, 0].tolist()
+            for piece in [rows] if whole_units else [[row] for row in rows]:
+                longest = max([longest, *(sizes[row] for row in piece)])
+                if not parts or (len(parts[-1]) + len(piece)) * longest > self.budget:
+                    parts.append([])
+                    longest = max(sizes[row] for row in piece)
+                parts[-1] += piece
+        return [torch.tensor(part) for part in parts]
+
+    def initial(self) -> Policy:
+        if self.lora:
+            return WithoutAdapters(self, self.module.disable_adapter)
+        model = open_transformers(self.folder, self.model.dtype).requires_grad_(False)
+        return TransformersLM(model, self.tokenizer, self.budget, self.folder)
+
+    def save(self, target: Path) -> Path:
+        with new_folder(target) as folder, torch.no_grad(), quiet():
+            self.model.save_pretrained(folder, state_dict=merged(self.model), max_shard_size="10TB")
+            copy_companions(self.folder, folder, self.model.dtype)
+            if self.lora:
+                self.module.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
+        return target
+
+
+def lay_out(sequences: Sequences) -> tuple[Tensor, Tensor]:
+    """Ids [B, W], each row its prompt and completion less the last token, and [B]: where decision 0 is predicted.
+
+    Padding is on the right, where a causal model cannot see it, so it needs no mask and no positions.
+    """
+    tokens, lengths = sequences.tokens.tolist(), sequences.lengths.tolist()
+    prompts = [sequences.prompts[prompt] for prompt in sequences.prompt.tolist()]
+    rows = [[*p, *c[: max(n - 1, 0)]] for p, c, n in zip(prompts, tokens, lengths, strict=True)]
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+    return ids, torch.tensor([len(p) - 1 for p in prompts])
+
+
+def from_folder(kind: Any, folder: Path, **options: Any) -> Any:
+    """kind.from_pretrained(folder), from this disk alone and without running code that the folder brings.
+
+    Raises:
+        UserError: if transformers cannot read it.
+    """
+    try:
+        with quiet():
+            return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"policy = '{folder}': {kind.__name__} cannot read that folder: {reason}") from error
+
+
+def open_transformers(folder: Path, dtype: torch.dtype) -> Any:
+    """transformers' own model with the weights of `folder`.
+
+    Raises:
+        UserError: if it is no causal language model with a cache, or some of its weights are not there.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model, found = from_folder(AutoModelForCausalLM, folder, dtype=dtype, output_loading_info=True)
+    absent = sorted([*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])])
+    if absent:
+        raise UserError(f"policy = '{folder}': holds no weights for {', '.join(absent[:3])}"
+                        f"{f' and {len(absent) - 3} more' if len(absent) > 3 else ''}")
+    accepted = set(inspect.signature(model.forward).parameters)
+    if "logits_to_keep" not in accepted or accepted.isdisjoint(("past_key_values", "cache_params")):
+        raise UserError(f"policy = '{folder}': {model.config.model_type} keeps no cache, so it cannot sample")
+    if not is_causal(model.eval()):
+        raise UserError(f"policy = '{folder}': {model.config.model_type} is no causal model: what it says of a token "
+                        "depends on later ones")
+    return model
+
+
+@torch.no_grad()
+def is_causal(model: Any) -> bool:
+    """Whether the last token leaves what is said before it alone."""
+    ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]]) % model.config.get_text_config().vocab_size
+    return alike(*model(ids, use_cache=False).logits[:, :3])
+
+
+def add_lora(model: Any, rank: int, seed: int) -> nn.Module:
+    """Freeze the model and put peft's adapters, α = 2 · rank, on every linear layer but the output.
+
+    Raises:
+        UserError: if peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise UserError(f"lora = {rank}: adapters on {model.config.model_type} need the peft library; "
+                        "pip install 'posttrain[lora]'") from None
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    with torch.random.fork_rng(), warnings.catch_warnings():  # peft draws from the global generator
+        warnings.simplefilter("ignore")  # GPT-2's transposed layers are recognised, with a warning for each
+        torch.manual_seed(seed)
+        module: nn.Module = get_peft_model(model, config)
+    return module.eval()
+
+
+def merged(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict that the model had without adapters, its weights with them folded in."""
+    state = {name.replace(".base_layer.", "."): tensor for name, tensor in model.state_dict().items()
+             if ".lora_" not in name}
+    for name, layer in model.named_modules():
+        if hasattr(layer, "get_delta_weight"):
+            weight = layer.get_base_layer().weight
+            state[f"{name}.weight"] = weight + layer.get_delta_weight("default").to(weight.dtype)
+    return state
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars, which would cut through our own display."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

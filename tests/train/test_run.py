@@ -1,0 +1,236 @@
+"""Whole runs on a tiny model: what is written, what is refused, what happens when something goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tests.tiny_folder import write_tiny_folder
+
+from posttrain.core.errors import PosttrainError, UserError
+from posttrain.methods.groups.grpo import GRPO
+from posttrain.train import checkpoint
+from posttrain.train.config import Config
+from posttrain.train.display import Display
+from posttrain.train.run import train
+
+GRPO_ = GRPO(kl_coef=0.0)
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_folder(tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture
+def config(policy: Path, tmp_path: Path) -> Config:
+    return Config(policy=str(policy), task="addition", steps=4, out=str(tmp_path / "run"), prompts=2, samples=4,
+                  max_new_tokens=6, eval_problems=6, checkpoint_every=2, lr=1e-3, threads=1)
+
+
+def rows(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def letters(folder: Path, verifier: str) -> dict[str, str]:
+    """A task of the user's own whose reward a random model sometimes earns, with this verifier's body."""
+    (folder / "mine.jsonl").write_text("".join(json.dumps({"prompt": f"say {c}", "answer": c}) + "\n"
+                                               for c in "abcdefghijkl"))
+    (folder / "check.py").write_text(f"def check(completion, answer):\n{verifier}\n")
+    return {"task": str(folder / "mine.jsonl"), "verifier": f"{folder / 'check.py'}:check"}
+
+
+def test_what_a_run_leaves(config: Config) -> None:
+    out = train(GRPO_, config).folder
+    metrics = rows(out / "metrics.jsonl")
+    assert [row["step"] for row in metrics] == [1, 2, 3, 4]
+    assert {"reward", "length", "loss/policy", "ratio", "clipped", "logp_gap", "grad_norm"} <= set(metrics[0]) | {
+        name for row in metrics for name in row}
+    assert [row["when"] for row in rows(out / "evaluations.jsonl")] == ["before", "after"]
+    told = json.loads((out / "config.json").read_text())
+    assert told["method"] == "grpo"
+    assert told["hyperparameters"]["clip_low"] == 0.2
+    assert told["config"]["samples"] == 4
+    table = pq.read_table(out / "rollouts/step-000001.parquet").to_pylist()
+    assert len(table) == 8
+    assert len(table[0]["token"]) == len(table[0]["log_prob"]) == len(table[0]["advantage"])
+    assert {version for row in table for version in row["version"]} == {0}
+    assert [path.name for path in sorted((out / "checkpoints").iterdir())] == ["step-000002"]
+
+
+def test_final_policy_loads_in_plain_transformers_and_scores_the_same(config: Config) -> None:
+    """The likeliest completions, and their log-probabilities, of final/ in transformers and in our engine."""
+    from transformers import AutoModelForCausalLM
+
+    from posttrain.policies.load import load_language_model
+    from posttrain.rollout.engine import Sampling
+
+    out = train(GRPO_, replace(config, lr=1e-2)).folder
+    hf = AutoModelForCausalLM.from_pretrained(out / "final").eval()
+    ours = load_language_model(out / "final", max_new_tokens=6)
+    prompt = ours.prompter.encode("What is 2 + 3?")
+    found = ours.engine.generate([prompt], 1, Sampling(max_new_tokens=6, temperature=0.0), torch.Generator())
+    theirs = hf.generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False, eos_token_id=None)
+    assert found.tokens[0].tolist() == theirs[0, len(prompt):].tolist()
+    logits = hf(theirs).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    expected = logits.gather(1, theirs[0, len(prompt):, None])[:, 0]
+    torch.testing.assert_close(found.logp[0], expected, atol=1e-5, rtol=0)
+    untrained = AutoModelForCausalLM.from_pretrained(config.policy)
+    assert (hf(theirs).logits - untrained(theirs).logits).abs().max() > 1e-3  # and it is the trained one
+
+
+def test_ratio_is_one_on_fresh_samples(config: Config) -> None:
+    out = train(GRPO(kl_coef=0.01), replace(config, steps=1)).folder
+    assert rows(out / "metrics.jsonl")[0]["ratio"] == 1.0
+
+
+def test_used_folder_is_refused_and_untouched(config: Config) -> None:
+    out = Path(config.out)
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds other files already"):
+        train(GRPO_, config)
+    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+
+
+def test_second_run_into_the_same_folder_is_refused(config: Config) -> None:
+    train(GRPO_, replace(config, steps=1))
+    with pytest.raises(UserError, match="holds a run already; continue it with --resume"):
+        train(GRPO_, replace(config, steps=1))
+
+
+def test_prompt_longer_than_the_context_writes_nothing(config: Config) -> None:
+    with pytest.raises(UserError, match=r"\d+ tokens, and at most 2 fit"):
+        train(GRPO_, replace(config, max_new_tokens=126))
+    assert not Path(config.out).exists()
+
+
+def test_damaged_checkpoint_is_named_and_skipped(config: Config) -> None:
+    class Stop(Display):
+        def step(self, step: int, *_: object) -> None:
+            if step == 5:
+                raise RuntimeError("power cut")
+
+    class Notes(Display):
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+
+        def note(self, line: str) -> None:
+            self.lines.append(line)
+
+    whole = train(GRPO_, replace(config, steps=6, out=config.out + "-whole")).folder
+    config = replace(config, steps=6)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(GRPO_, config, Stop())
+    checkpoints = Path(config.out) / "checkpoints"
+    assert checkpoint.steps(checkpoints) == [2, 4]
+    weights = checkpoints / "step-000004/state.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    notes = Notes()
+    out = train(GRPO_, config, notes, resume=True).folder
+    assert any("step-000004 is damaged" in line and "checksum" in line for line in notes.lines)
+    assert "resumed after step 2" in notes.lines
+    assert (out / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert (out / "final/model.safetensors").read_bytes() == (whole / "final/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("body", "failure"), [
+    ("    raise KeyError('oops')", "KeyError"),
+    ("    return float('nan')", "nan"),
+    ("    import time; time.sleep(60)", "timed out"),
+])
+def test_failing_verifier(config: Config, tmp_path: Path, body: str, failure: str) -> None:
+    """A verifier that fails on some completions: dropped and counted, worth zero and counted, or the end."""
+    sometimes = "    if answer in 'abcd':\n    " + body + "\n    return float('e' in completion or 'a' in completion)"
+    own = letters(tmp_path, sometimes)
+    short = replace(config, steps=1, prompts=6, samples=2, reward_timeout=0.3, eval_problems=1, **own)
+    dropped = rows(train(GRPO_, replace(short, out=config.out + "-drop")).folder / "metrics.jsonl")[0]
+    assert dropped["reward_failures"] == dropped["rows_dropped"] > 0
+    zero = rows(train(GRPO_, replace(short, out=config.out + "-zero", on_reward_failure="zero")).folder
+                / "metrics.jsonl")[0]
+    assert zero["reward_failures"] > 0 == zero["rows_dropped"]
+    with pytest.raises(PosttrainError, match=f"the verifier failed on .*{failure}"):
+        train(GRPO_, replace(short, out=config.out + "-stop", on_reward_failure="stop"))
+
+
+def test_interrupt_saves_and_resumes_to_the_same_end(config: Config) -> None:
+    whole = train(GRPO_, replace(config, out=config.out + "-whole")).folder
+
+    class PressCtrlC(Display):
+        def step(self, step: int, *_: object) -> None:
+            if step == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(GRPO_, replace(config, checkpoint_every=100), PressCtrlC())
+    assert checkpoint.steps(Path(config.out) / "checkpoints") == [1]
+    out = train(GRPO_, replace(config, checkpoint_every=100), resume=True).folder
+    assert (out / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert (out / "final/model.safetensors").read_bytes() == (whole / "final/model.safetensors").read_bytes()
+
+
+def test_complete_run_cannot_be_resumed(config: Config) -> None:
+    train(GRPO_, replace(config, steps=1))
+    with pytest.raises(UserError, match="complete; nothing to resume"):
+        train(GRPO_, replace(config, steps=1), resume=True)
+
+
+def test_lora_trains_only_adapters_and_leaves_a_merged_policy(config: Config) -> None:
+    from safetensors.torch import load_file
+
+    out = train(GRPO(kl_coef=0.1), replace(config, lora=4, lr=1e-2)).folder
+    before = load_file(Path(config.policy) / "model.safetensors")
+    after = load_file(out / "final/model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all("proj" in name for name in changed)  # embeddings and norms stay as they were
+    state = load_file(out / "checkpoints/step-000002/state.safetensors")
+    assert state["master"].numel() < sum(t.numel() for t in before.values())
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(config: Config) -> None:
+    first = train(GRPO_, replace(config, steps=2, out=config.out + "-a")).folder / "metrics.jsonl"
+    again = train(GRPO_, replace(config, steps=2, out=config.out + "-b")).folder / "metrics.jsonl"
+    other = train(GRPO_, replace(config, steps=2, out=config.out + "-c", seed=1)).folder / "metrics.jsonl"
+    assert first.read_bytes() == again.read_bytes() != other.read_bytes()
+
+
+def test_two_processes_cannot_write_to_one_run(config: Config) -> None:
+    """A second trainer is turned away while the first is at work."""
+    refused: list[str] = []
+
+    class Intrude(Display):
+        def step(self, step: int, *_: object) -> None:
+            if step == 2:
+                try:
+                    train(GRPO_, config, resume=True)
+                except UserError as error:
+                    refused.append(str(error))
+
+    train(GRPO_, config, Intrude())
+    assert len(refused) == 1
+    assert "another process is writing to this run" in refused[0]
+
+
+def test_interrupt_handlers_are_put_back(config: Config) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    train(GRPO_, replace(config, steps=1))
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_training_outside_the_main_thread(config: Config) -> None:
+    started = time.monotonic()
+    done: list[Path] = []
+    worker = threading.Thread(target=lambda: done.append(train(GRPO_, replace(config, steps=1)).folder))
+    worker.start()
+    worker.join(60)
+    assert done
+    assert time.monotonic() - started < 60
