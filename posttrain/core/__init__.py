@@ -1,10 +1,32 @@
-"""The contract: batches, losses, methods and what they may ask of a policy."""
+"""The contract: batches, losses, methods and what they may ask of a policy.
 
-from posttrain.core.batch import Batch, Groups, Payload
-from posttrain.core.loss import Loss, Term
-from posttrain.core.method import Method, Paper
-from posttrain.core.policy import Models, Policy, Score
-from posttrain.core.types import Count, Fraction, Natural, NonNegative, Positive
+Names are imported when first used: the catalogue and the errors live here too, and must not wait for torch.
+"""
 
-__all__ = ["Batch", "Count", "Fraction", "Groups", "Loss", "Method", "Models", "Natural", "NonNegative", "Paper",
-           "Payload", "Policy", "Positive", "Score", "Term"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from posttrain.core.batch import Batch, Groups, Payload
+    from posttrain.core.loss import Loss, Term
+    from posttrain.core.method import Method, Paper
+    from posttrain.core.policy import Models, Policy, Score
+    from posttrain.core.types import Count, Fraction, Natural, NonNegative, Positive
+
+__all__ = ["Batch", "Count", "Fraction", "Groups", "Loss", "Method", "Models", "Natural", "NonNegative",
+           "Paper", "Payload", "Policy", "Positive", "Score", "Term"]
+
+_NAMES = {
+    "batch": ("Batch", "Groups", "Payload"), "loss": ("Loss", "Term"), "method": ("Method", "Paper"),
+    "policy": ("Models", "Policy", "Score"),
+    "types": ("Count", "Fraction", "Natural", "NonNegative", "Positive"),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

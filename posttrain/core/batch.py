@@ -15,7 +15,6 @@ from torch import Tensor
 from posttrain.core.loss import Term
 
 
-
 class Payload(Protocol):
     """What only the policy opens: tokens, observations, latents, with the randomness that scoring must reuse."""
 
@@ -35,7 +34,7 @@ class Batch:
     logp_behaviour: Tensor  # [B, T]: log-probability that the sampler recorded
     logp_old: Tensor | None = None  # [B, T]: the training pass's own log-probability before the first update
     logp_ref: Tensor | None = None  # [B, T]: the frozen reference's
-    totals: Mapping[str, float] = field(default_factory=dict)  # counts over the whole optimizer step; empty: those of this batch
+    totals: Mapping[str, float] = field(default_factory=dict)  # counts over the whole optimizer step; empty: own
     extra: Mapping[str, Tensor] = field(default_factory=dict)  # columns of one method or task, [B] or [B, T]
 
     def __len__(self) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 
-class Term(NamedTuple):
+@dataclass(frozen=True)
+class Term:
     """One summand of a loss, or one metric: `sum / count`.
 
     sum: scalar, over the rows of this micro-batch.
@@ -40,7 +41,12 @@ class Loss:
         parts = [term.value for term in self.terms.values()]
         return sum(parts[1:], start=parts[0])
 
+    def add(self, **terms: Term) -> Loss:
+        """Further summands."""
+        self.terms.update(terms)
+        return self
+
     def log(self, **metrics: Term) -> Loss:
         """Report these means beside the terms; they carry no gradient."""
-        self.metrics.update({name: m._replace(sum=m.sum.detach()) for name, m in metrics.items()})
+        self.metrics.update({name: replace(m, sum=m.sum.detach()) for name, m in metrics.items()})
         return self

@@ -23,7 +23,11 @@ class Policy(Protocol):
     """
 
     decision: str
-    module: nn.Module
+
+    @property
+    def module(self) -> nn.Module:
+        """Everything trainable."""
+        ...
 
     def log_prob(self, batch: Batch) -> Tensor:
         """log π of every decision, [B, T], with gradient; the same frozen randomness for old, new and reference."""

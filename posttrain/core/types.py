@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import typing
 from typing import Annotated, Any, get_type_hints
 
@@ -52,8 +53,8 @@ def _is_number(value: Any, base: type) -> bool:
 
 
 def _check_bound(name: str, value: float, bound: Any) -> None:
-    checks = (("ge", "≥", lambda v, b: v >= b), ("gt", ">", lambda v, b: v > b),
-              ("le", "≤", lambda v, b: v <= b), ("lt", "<", lambda v, b: v < b))
+    checks = (("ge", "≥", operator.ge), ("gt", ">", operator.gt),
+              ("le", "≤", operator.le), ("lt", "<", operator.lt))
     limits = [(sign, getattr(bound, key), holds) for key, sign, holds in checks
               if getattr(bound, key, None) is not None]
     if not all(holds(value, limit) for _, limit, holds in limits):

@@ -17,11 +17,11 @@ def token_log_prob(hidden: Tensor, weight: Tensor, target: Tensor, temperature: 
                    entropy: bool = False) -> tuple[Tensor, Tensor | None]:
     """log p and entropy of softmax(h Wᵀ / temperature) at each target: hidden [n, d], weight [V, d], target [n].
 
-    Returns [n] and [n] (nats; None unless asked for), fp32 or wider, with gradient to hidden and weight.  Where the weight
-    carries a buffer `main_grad` [V, d], its gradient is added there instead of being returned to autograd.
+    Returns [n] and [n] (nats; None unless asked for), fp32 or wider, with gradient to both.  Where the weight carries
+    a buffer `main_grad` [V, d], its gradient is added there instead of being returned to autograd.
     """
     assert hidden.dim() == 2 and target.shape == hidden.shape[:1], (hidden.shape, target.shape)
-    logp, ent = _TokenLogProb.apply(hidden, weight, target, temperature, entropy)
+    logp, ent = _TokenLogProb.apply(hidden, weight, target, temperature, entropy)  # type: ignore[no-untyped-call]
     return logp, ent if entropy else None
 
 
@@ -108,6 +108,6 @@ class _Embed(torch.autograd.Function):
 
 
 def embed(ids: Tensor, weight: Tensor) -> Tensor:
-    """Rows of the embedding: ids [n], weight [V, d] -> [n, d]; the gradient is added to `main_grad` where there is one."""
-    out: Tensor = _Embed.apply(ids, weight)
+    """Rows of the embedding: ids [n], weight [V, d] -> [n, d]; its gradient is added to `main_grad` if there is one."""
+    out: Tensor = _Embed.apply(ids, weight)  # type: ignore[no-untyped-call]
     return out

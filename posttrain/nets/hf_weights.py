@@ -26,7 +26,7 @@ def names(arch: Architecture) -> dict[str, tuple[str, ...]]:
     """Every weight of this architecture: our name -> Hugging Face's names, in a fixed order."""
     present = [part for part in PARTS if (arch.qkv_bias or part != "qkv_bias")
                and (arch.qk_norm or part not in ("q_norm", "k_norm"))]
-    table = {"embed": ("model.embed_tokens.weight",)}
+    table: dict[str, tuple[str, ...]] = {"embed": ("model.embed_tokens.weight",)}
     for i in range(arch.layers):
         table |= {f"{i}.{part}": tuple(f"model.layers.{i}.{name}" for name in PARTS[part]) for part in present}
     table["norm"] = ("model.norm.weight",)

@@ -19,6 +19,7 @@ from posttrain.nets.precision import at_least_fp32
 from posttrain.nets.tree import Tree, attend
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q [n, H, D], k and v [n, K, D] -> [n, H, D]
+Keep = Callable[[int, Tensor, Tensor], None]  # layer, its keys and values [n, K, D]
 Linear = Callable[[Tensor, str], Tensor]  # input [n, in], weight's name -> [n, out]
 
 
@@ -34,6 +35,8 @@ class Transformer(nn.Module):
         self.lora, self.lora_scale, self.lora_on = nn.ModuleDict(), 0.0, True
         angles = torch.arange(arch.context, dtype=torch.float64)[:, None] / arch.rope_theta ** (
             torch.arange(0, arch.head_width, 2, dtype=torch.float64) / arch.head_width)
+        self.cos: Tensor
+        self.sin: Tensor
         self.register_buffer("cos", angles.cos().float(), persistent=False)  # [context, D / 2]
         self.register_buffer("sin", angles.sin().float(), persistent=False)
 
@@ -66,9 +69,10 @@ class Transformer(nn.Module):
         """(A [rank, in], B [out, rank]) of every projection fused in this weight; empty without adapters."""
         if not self.lora_on or name.replace(".", "_") not in self.lora:
             return []
-        a, b = self.lora[name.replace(".", "_")]
+        pair = self.lora[name.replace(".", "_")]
+        assert isinstance(pair, nn.ParameterList)
         sizes = part_sizes(self.arch, name)
-        return list(zip(a.chunk(len(sizes)), b.split(sizes), strict=True))
+        return list(zip(pair[0].chunk(len(sizes)), pair[1].split(sizes), strict=True))
 
     def merged(self, name: str) -> Tensor:
         """The weight with its adapters folded in."""
@@ -116,8 +120,7 @@ class Transformer(nn.Module):
         gate, up = linear(self.norm(x, f"{i}.mlp_norm"), f"{i}.gate_up").chunk(2, -1)
         return x + linear(F.silu(gate) * up, f"{i}.down")
 
-    def forward(self, tree: Tree, linear: Linear | None = None, keep: Callable[[int, Tensor, Tensor], None] | None = None
-                ) -> Tensor:
+    def forward(self, tree: Tree, linear: Linear | None = None, keep: Keep | None = None) -> Tensor:
         """Hidden states of all packed tokens, [n, d] fp32, after the last norm.
 
         keep: called with every layer's keys and values [n, K, D] when they are to be remembered.
@@ -135,7 +138,10 @@ class Transformer(nn.Module):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (Su et al., 2104.09864; halves paired as Hugging Face does): x [n, heads, D], cos, sin [n, 1, D/2]."""
+    """Rotary positions (Su et al., 2104.09864), halves paired as Hugging Face does.
+
+    x [n, heads, D]; cos, sin [n, 1, D / 2].
+    """
     a, b = at_least_fp32(x).chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
 

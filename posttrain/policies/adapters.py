@@ -19,8 +19,8 @@ def write_adapter(net: Transformer, base: Path, folder: Path) -> None:
     tensors = peft_tensors(net)
     rank = next(len(tensor) for name, tensor in tensors.items() if name.endswith("lora_A.weight"))
     config = {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base), "inference_mode": True,
-        "r": rank, "lora_alpha": net.lora_scale * rank, "lora_dropout": 0.0, "bias": "none",
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base),
+        "inference_mode": True, "r": rank, "lora_alpha": net.lora_scale * rank, "lora_dropout": 0.0, "bias": "none",
         "target_modules": sorted({name.split(".")[-3] for name in tensors}),
     }
     folder.mkdir()
@@ -29,10 +29,10 @@ def write_adapter(net: Transformer, base: Path, folder: Path) -> None:
 
 
 def peft_tensors(net: Transformer) -> dict[str, Tensor]:
-    """A [rank, in] and B [out, rank] of every adapted projection under peft's names, such as …q_proj.lora_A.weight."""
+    """A [rank, in] and B [out, rank] of every adapted projection under peft's names, …q_proj.lora_A.weight."""
     tensors: dict[str, Tensor] = {}
     for ours, theirs in names(net.arch).items():
-        for (a, b), name in zip(net.adapter(ours), theirs, strict=False):  # no pairs where there is no adapter
+        for (a, b), name in zip(net.adapter(ours), theirs, strict=False):  # no pairs: nothing adapted
             module = PREFIX + name.removesuffix(".weight")
             tensors[f"{module}.lora_A.weight"] = a.detach().contiguous()
             tensors[f"{module}.lora_B.weight"] = b.detach().contiguous()

@@ -16,16 +16,19 @@ from posttrain.nets.hf_weights import from_hf
 from posttrain.nets.transformer import Transformer
 from posttrain.policies.causal_lm import CausalLM
 from posttrain.policies.export import save_pretrained
-from posttrain.policies.language_policy import Decode, WithoutAdapters
+from posttrain.policies.language_policy import Adapters, Decode, WithoutAdapters
 from posttrain.rollout.embedded import EmbeddedEngine
 
 
 class FastLM(CausalLM):
     """`CausalLM` that knows the folder it came from."""
 
-    def __init__(self, net: Transformer, tokenizer: Any, tokens_per_micro_batch: int, folder: Path) -> None:
+    def __init__(self, net: Transformer, tokenizer: Any, tokens_per_micro_batch: int, folder: Path,
+                 adapters: Adapters) -> None:
         super().__init__(net, tokenizer, tokens_per_micro_batch)
         self.folder, self.context = folder, net.arch.context
+        if adapters.rank:
+            net.add_lora(adapters.rank, 2.0 * adapters.rank, torch.Generator().manual_seed(adapters.seed))
 
     def engine(self, decode: Decode) -> EmbeddedEngine:
         return EmbeddedEngine(self.module, decode)

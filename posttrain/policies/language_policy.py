@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,13 @@ from posttrain.core import Batch, Policy, Score
 from posttrain.rollout.engine import Engine
 
 Decode = Callable[[list[int]], str]  # token ids to text
+
+
+class Adapters(NamedTuple):
+    """LoRA adapters to train instead of the weights: W + (α / rank) B A with α = 2 · rank."""
+
+    rank: int = 0  # 0: none
+    seed: int = 0  # of A; B is 0
 
 
 class LanguagePolicy(Policy, Protocol):
@@ -32,7 +39,7 @@ class LanguagePolicy(Policy, Protocol):
         ...
 
     def save(self, target: Path) -> Path:
-        """A new Hugging Face folder: weights with adapters folded in, the adapters apart, configuration, tokenizer.
+        """A new Hugging Face folder: weights, adapters folded in and also apart, configuration, tokenizer.
 
         Raises:
             UserError: if `target` exists.

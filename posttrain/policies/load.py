@@ -15,7 +15,7 @@ from posttrain.core.seeds import derive
 from posttrain.nets.architecture import Unsupported, read_architecture
 from posttrain.nets.precision import compute_type
 from posttrain.policies.fast_lm import FastLM, read_transformer
-from posttrain.policies.language_policy import LanguagePolicy
+from posttrain.policies.language_policy import Adapters, LanguagePolicy
 from posttrain.policies.prompts import Prompter
 from posttrain.policies.transformers_lm import TransformersLM, from_folder, open_transformers
 from posttrain.rollout.engine import Engine
@@ -38,10 +38,11 @@ class LanguageModel:
         return {torch.float32: "fp32", torch.bfloat16: "bf16"}[next(self.policy.module.parameters()).dtype]
 
 
-def load_language_model(folder: Path, *, max_new_tokens: int, precision: str = "auto", lora: int = 0, seed: int = 0,
-                        tokens_per_micro_batch: int = 2048) -> LanguageModel:
-    """A Hugging Face folder as a trainable policy with an engine: the fast path where it is exact, else transformers'.
+def load_language_model(folder: Path, *, max_new_tokens: int, precision: str = "auto", lora: int = 0,
+                        seed: int = 0, tokens_per_micro_batch: int = 2048) -> LanguageModel:
+    """A Hugging Face folder as a trainable policy with an engine.
 
+    The fast path runs it where it is exact, transformers' own model where it is not; `notes` then says so.
     lora: rank of adapters, with α = 2 · rank; 0: every weight is trained.
 
     Raises:
@@ -51,37 +52,32 @@ def load_language_model(folder: Path, *, max_new_tokens: int, precision: str = "
 
     written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if written.get("quantization_config"):
-        raise UserError(f"policy = '{folder}': its weights are quantised and cannot be trained; name the original model")
-    config = from_folder(AutoConfig, folder)  # with transformers' defaults for whatever config.json leaves out
+        raise UserError(f"policy = '{folder}': its weights are quantised and cannot be trained; "
+                        "name the original model")
+    config = from_folder(AutoConfig, folder)  # with transformers' defaults for what config.json leaves out
     tokenizer = from_folder(AutoTokenizer, folder)
-    dtype, policy_seed, notes = compute_type(precision), derive(seed, "lora"), []
+    dtype, adapters, notes = compute_type(precision), Adapters(lora, derive(seed, "lora")), []
     policy: LanguagePolicy
     try:
-        policy = _fast(folder, config, tokenizer, dtype, lora, policy_seed, tokens_per_micro_batch)
+        net = read_transformer(folder, read_architecture(config.to_dict()), dtype)
+        policy = FastLM(net, tokenizer, tokens_per_micro_batch, folder, adapters)
     except Unsupported as reason:
         model = open_transformers(folder, dtype)
-        policy = TransformersLM(model, tokenizer, tokens_per_micro_batch, folder, lora, policy_seed)
+        policy = TransformersLM(model, tokenizer, tokens_per_micro_batch, folder, adapters)
         notes.append(f"{config.model_type}: no fast path ({reason}); transformers' own model runs it, slower")
     prompter = Prompter(tokenizer, policy.context - max_new_tokens)
     return LanguageModel(policy, policy.engine(prompter.decode), prompter, folder,
                          stop_tokens(folder, written, tokenizer), tuple(notes))
 
 
-def _fast(folder: Path, config: Any, tokenizer: Any, dtype: torch.dtype, lora: int, seed: int, budget: int) -> FastLM:
-    net = read_transformer(folder, read_architecture(config.to_dict()), dtype)
-    if lora:
-        net.add_lora(lora, alpha=2.0 * lora, generator=torch.Generator().manual_seed(seed))
-    return FastLM(net, tokenizer, budget, folder)
-
-
 def stop_tokens(folder: Path, config: dict[str, Any], tokenizer: Any) -> tuple[int, ...]:
     """Every token that ends a turn: the tokenizer's, the configuration's and the generation settings'."""
-    found: set[int] = set()
+    found: set[int | None] = set()
     generation = folder / "generation_config.json"
     settings = json.loads(generation.read_text(encoding="utf-8")) if generation.exists() else {}
     for value in (tokenizer.eos_token_id, config.get("eos_token_id"), settings.get("eos_token_id")):
-        found |= set(value) if isinstance(value, list) else {value} - {None}
-    return tuple(sorted(found))
+        found |= set(value if isinstance(value, list) else [value])
+    return tuple(sorted(token for token in found if token is not None))
 
 
 def initial_policy(model: LanguageModel) -> Policy:

@@ -30,18 +30,18 @@ class Prompter:
         if not ids:
             raise UserError("prompt = '': no tokens, and this tokenizer has none that begins a text")
         if len(ids) > self.longest:
-            raise UserError(f"prompt = {self.show(prompt)[:60]!r}…: {len(ids)} tokens, and at most {self.longest} "
-                            "fit in the model's context beside max_new_tokens")
+            raise UserError(f"prompt = {self.show(prompt)[:60]!r}…: {len(ids)} tokens, and at most "
+                            f"{self.longest} fit in the model's context beside max_new_tokens")
         return list(ids)
 
     def _open_text(self, text: str) -> list[int]:
         """The tokens of a text that goes on: a token that begins it at most once, none that ends it."""
-        tokenizer = self.tokenizer
-        out = tokenizer(text, return_special_tokens_mask=True)
+        closing = (self.tokenizer.eos_token_id, self.tokenizer.sep_token_id)
+        out = self.tokenizer(text, return_special_tokens_mask=True)
         ids: list[int] = list(out.input_ids)
-        if ids and out.special_tokens_mask[-1] and ids[-1] in (tokenizer.eos_token_id, tokenizer.sep_token_id):
+        if ids and out.special_tokens_mask[-1] and ids[-1] in closing:
             ids.pop()
-        return ids[1:] if ids[:2] == [tokenizer.bos_token_id] * 2 else ids
+        return ids[1:] if ids[:2] == [self.tokenizer.bos_token_id] * 2 else ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text without special tokens."""

@@ -1,4 +1,4 @@
-"""Any causal language model that transformers can load: correct for all of them, slower than the fast path."""
+"""Any causal language model that transformers can load: correct for all, slower than the fast path."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from posttrain.core import Batch, Policy, Score
 from posttrain.core.errors import UserError
 from posttrain.policies.causal_lm import Sequences
 from posttrain.policies.export import ADAPTER, copy_companions, new_folder
-from posttrain.policies.language_policy import Decode, WithoutAdapters
+from posttrain.policies.language_policy import Adapters, Decode, WithoutAdapters
 from posttrain.rollout.transformers_engine import TransformersEngine, alike, context_length
 
 LOGIT_BYTES = 512 << 20  # of fp32 logits in one micro-batch
 
 
 class TransformersLM:
-    """Scores completions with transformers' own model.  Dropout is off: it would make old and new scores differ."""
+    """Scores completions with transformers' own model.  Dropout is off: old and new scores must agree."""
 
     decision = "token"
 
-    def __init__(self, model: Any, tokenizer: Any, tokens_per_micro_batch: int, folder: Path, lora: int = 0,
-                 seed: int = 0) -> None:
-        self.model = model.eval()  # transformers' model; with adapters its layers hold them
-        self.module: nn.Module = add_lora(model, lora, seed) if lora else model
-        self.tokenizer, self.folder, self.lora = tokenizer, folder, lora
+    def __init__(self, model: Any, tokenizer: Any, tokens_per_micro_batch: int, folder: Path,
+                 adapters: Adapters) -> None:
+        self.model = model.eval()  # transformers'; its layers also hold the adapters
+        self.adapted = add_lora(model, adapters) if adapters.rank else None  # peft's, around it
+        self.module: nn.Module = self.adapted or model
+        self.tokenizer, self.folder = tokenizer, folder
         self.context = context_length(model.config)
         vocabulary = model.config.get_text_config().vocab_size
         self.budget = min(tokens_per_micro_batch, max(1, LOGIT_BYTES // (4 * vocabulary)))
@@ -59,7 +60,8 @@ class TransformersLM:
         assert isinstance(sequences, Sequences)
         ids, first = lay_out(sequences)
         start = int(first.min())  # no logits before the first completion
-        logits = self.model(ids, use_cache=False, logits_to_keep=ids.shape[1] - start).logits
+        seen = torch.ones_like(ids)  # says no more than its absence does, but that brings warnings
+        logits = self.model(ids, attention_mask=seen, use_cache=False, logits_to_keep=ids.shape[1] - start).logits
         row, t = batch.mask.nonzero(as_tuple=True)
         logp = (logits[row, first[row] + t - start].float() / sequences.temperature).log_softmax(-1)  # [n, V]
         blank = torch.zeros(batch.mask.shape)
@@ -69,14 +71,14 @@ class TransformersLM:
                      None if spread is None else blank.masked_scatter(batch.mask, spread))
 
     def split(self, batch: Batch, whole_units: bool) -> list[Tensor]:
-        """Rows in order of their unit, cut where rows × longest row would pass the budget; a unit only if it may be."""
+        """Rows in order of their unit, cut where rows × longest row passes the budget."""
         sequences = batch.payload
         assert isinstance(sequences, Sequences)
         prompts = torch.tensor([len(p) for p in sequences.prompts])
         sizes = (prompts[sequences.prompt] + sequences.lengths).tolist()
         parts: list[list[int]] = []
         longest = 0
-        for unit in batch.unit.unique().tolist():
+        for unit in sorted(set(batch.unit.tolist())):
             rows = (batch.unit == unit).nonzero()[:, 0].tolist()
             for piece in [rows] if whole_units else [[row] for row in rows]:
                 longest = max([longest, *(sizes[row] for row in piece)])
@@ -87,22 +89,22 @@ class TransformersLM:
         return [torch.tensor(part) for part in parts]
 
     def initial(self) -> Policy:
-        if self.lora:
-            return WithoutAdapters(self, self.module.disable_adapter)
+        if self.adapted:
+            return WithoutAdapters(self, self.adapted.disable_adapter)
         model = open_transformers(self.folder, self.model.dtype).requires_grad_(False)
-        return TransformersLM(model, self.tokenizer, self.budget, self.folder)
+        return TransformersLM(model, self.tokenizer, self.budget, self.folder, Adapters())
 
     def save(self, target: Path) -> Path:
         with new_folder(target) as folder, torch.no_grad(), quiet():
             self.model.save_pretrained(folder, state_dict=merged(self.model), max_shard_size="10TB")
             copy_companions(self.folder, folder, self.model.dtype)
-            if self.lora:
-                self.module.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
+            if self.adapted:
+                self.adapted.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
         return target
 
 
 def lay_out(sequences: Sequences) -> tuple[Tensor, Tensor]:
-    """Ids [B, W], each row its prompt and completion less the last token, and [B]: where decision 0 is predicted.
+    """Ids [B, W]: each row's prompt and completion less the last token; [B]: where decision 0 is predicted.
 
     Padding is on the right, where a causal model cannot see it, so it needs no mask and no positions.
     """
@@ -145,8 +147,8 @@ def open_transformers(folder: Path, dtype: torch.dtype) -> Any:
     if "logits_to_keep" not in accepted or accepted.isdisjoint(("past_key_values", "cache_params")):
         raise UserError(f"policy = '{folder}': {model.config.model_type} keeps no cache, so it cannot sample")
     if not is_causal(model.eval()):
-        raise UserError(f"policy = '{folder}': {model.config.model_type} is no causal model: what it says of a token "
-                        "depends on later ones")
+        raise UserError(f"policy = '{folder}': {model.config.model_type} is no causal model: what it says of "
+                        "a token depends on later ones")
     return model
 
 
@@ -157,8 +159,8 @@ def is_causal(model: Any) -> bool:
     return alike(*model(ids, use_cache=False).logits[:, :3])
 
 
-def add_lora(model: Any, rank: int, seed: int) -> nn.Module:
-    """Freeze the model and put peft's adapters, α = 2 · rank, on every linear layer but the output.
+def add_lora(model: Any, adapters: Adapters) -> Any:
+    """Freeze the model and put peft's adapters on every linear layer but the output.
 
     Raises:
         UserError: if peft is not installed.
@@ -166,14 +168,14 @@ def add_lora(model: Any, rank: int, seed: int) -> nn.Module:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
-        raise UserError(f"lora = {rank}: adapters on {model.config.model_type} need the peft library; "
+        raise UserError(f"lora = {adapters.rank}: adapters on {model.config.model_type} need the peft library; "
                         "pip install 'posttrain[lora]'") from None
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    with torch.random.fork_rng(), warnings.catch_warnings():  # peft draws from the global generator
+    config = LoraConfig(r=adapters.rank, lora_alpha=2 * adapters.rank, target_modules="all-linear",
+                        task_type="CAUSAL_LM")
+    with torch.random.fork_rng(), warnings.catch_warnings():  # peft draws from torch's one generator
         warnings.simplefilter("ignore")  # GPT-2's transposed layers are recognised, with a warning for each
-        torch.manual_seed(seed)
-        module: nn.Module = get_peft_model(model, config)
-    return module.eval()
+        torch.manual_seed(adapters.seed)
+        return get_peft_model(model, config).eval()
 
 
 def merged(model: nn.Module) -> dict[str, Tensor]:
@@ -190,12 +192,13 @@ def merged(model: nn.Module) -> dict[str, Tensor]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without transformers' progress bars, which would cut through our own display."""
-    from transformers.utils import logging
+    import transformers
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    bars: Any = transformers.utils.logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
-            logging.enable_progress_bar()
+            bars.enable_progress_bar()

@@ -148,7 +148,8 @@ class _Wave:
         bias = F.pad(bias, (0, limit)).repeat_interleave(self.samples, 0)
         self.cache = Cache(layers, own, bias)
         ends = torch.tensor([len(p) - shared for p in prompts]).cumsum(0) + len(root_ids) - 1
-        return hidden[ends]
+        last: Tensor = hidden[ends]
+        return last
 
     def step(self, live: Tensor, slots: Tensor, token: Tensor, t: int) -> Tensor:
         """Hidden states [b, d] after feeding token t of the live rows."""
@@ -171,7 +172,8 @@ class _Wave:
         rotation = net.rotation(self.starts[live // self.samples] + t)
         for i in range(net.arch.layers):
             x = net.layer(i, x, rotation, attend_, self.linear)
-        return net.norm(x, "norm")
+        hidden: Tensor = net.norm(x, "norm")
+        return hidden
 
     def pack(self, live: Tensor, slots: Tensor) -> Tensor:
         """Rebuild the cache for the live rows: every prompt that has any keeps as many slots as the fullest one."""

@@ -20,8 +20,8 @@ NO_LIMIT = 1 << 30  # tokens; for models whose configuration names no longest se
 class TransformersEngine:
     """Generates with the policy's own module, so there is nothing to take over at an update.
 
-    Prompts are padded on the left where that leaves the model's predictions alone, which is tried out once; where
-    it does not (recurrent states), only prompts of one length are sampled together.
+    Prompts are padded on the left where that leaves the model's predictions alone, which is tried out once;
+    where it does not (recurrent states), only prompts of one length are sampled together.
     """
 
     def __init__(self, model: Any, decode: Callable[[list[int]], str]) -> None:
@@ -29,6 +29,7 @@ class TransformersEngine:
         accepted = inspect.signature(model.forward).parameters
         self.takes_positions = "position_ids" in accepted
         self.cache_name = "past_key_values" if "past_key_values" in accepted else "cache_params"
+        self.pads = True
         self.pads = self._padding_is_exact()
 
     def update(self) -> None:
@@ -39,8 +40,8 @@ class TransformersEngine:
                  generator: torch.Generator) -> Completions:
         limit, longest = sampling.max_new_tokens, max(map(len, prompts))
         if longest + limit > self.context:
-            raise UserError(f"max_new_tokens = {limit}: the longest prompt has {longest} tokens and the context "
-                            f"{self.context}; at most {self.context - longest} new tokens fit")
+            raise UserError(f"max_new_tokens = {limit}: the longest prompt has {longest} tokens and the "
+                            f"context {self.context}; at most {self.context - longest} new tokens fit")
         uniform = torch.rand(len(prompts) * samples, limit, generator=generator)
         out = empty_completions(len(uniform), limit)
         for chosen in waves(list(map(len, prompts)), max(1, ROWS // samples), self.pads):
@@ -71,9 +72,9 @@ class TransformersEngine:
             logits, cache = self._next(token[:, None], mask, position[:, None] + t, cache)
 
     def _next(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        """Logits [b, V] after the last of ids [b, n], and the cache with them; mask [b, seen + n], positions [b, n]."""
+        """Logits [b, V] after ids [b, n], and the cache with them; mask [b, seen + n], positions [b, n]."""
         options: dict[str, Any] = {self.cache_name: cache, "use_cache": True, "logits_to_keep": 1}
-        if not mask.all():
+        if self.pads:
             options["attention_mask"] = mask
         if self.takes_positions:
             options["position_ids"] = positions
@@ -112,9 +113,8 @@ def context_length(config: Any) -> int:
 
 def empty_completions(rows: int, limit: int) -> Completions:
     """Nothing sampled yet: every row unfinished and, until it ends, as long as the limit."""
-    logp, lost_mass = torch.zeros(2, rows, limit)
-    return Completions(torch.zeros(rows, limit, dtype=torch.long), logp, lost_mass, torch.full((rows,), limit),
-                       torch.zeros(rows, dtype=torch.bool))
+    tokens, (logp, lost_mass) = torch.zeros(rows, limit, dtype=torch.long), torch.zeros(2, rows, limit)
+    return Completions(tokens, logp, lost_mass, torch.full((rows,), limit), torch.zeros(rows, dtype=torch.bool))
 
 
 def waves(lengths: Sequence[int], most: int, mixed: bool) -> Iterator[list[int]]:

@@ -50,7 +50,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], data: Mapping[str, Any], keep: int) -> Path:
-    """Write folder/step-N and forget all but the newest `keep`.
+    """Write folder/step-N and forget all but the newest `keep` up to it; a later one can only be damaged.
 
     Raises:
         PosttrainError: if the disk cannot take it; older checkpoints are then untouched.
@@ -73,7 +73,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], data: Mapping[s
         shutil.rmtree(temporary, ignore_errors=True)
         raise PosttrainError(f"checkpoint of step {step}: cannot be written to {folder}: {error}; the run can be "
                              "resumed from the one before once there is room") from error
-    for old in steps(folder)[:-keep]:
+    for old in [s for s in steps(folder) if s <= step][:-keep]:
         shutil.rmtree(folder / f"step-{old:06d}")
     return target
 

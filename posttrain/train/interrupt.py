@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
@@ -13,8 +14,9 @@ class Interrupt:
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, notice: Callable[[str], None]) -> None:
+        """notice: told once, when the first signal comes."""
+        self.asked, self._tell = False, notice
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -30,3 +32,4 @@ class Interrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        self._tell("stopping after this step; once more stops at once")

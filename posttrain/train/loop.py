@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from posttrain.core import Batch, Method, Models, Policy, Score
+from posttrain.core.method import B
 from posttrain.train.optim import FlatAdamW
 
 
@@ -61,8 +62,8 @@ class Meter:
         return {name: self.sums[name] / count for name, count in self.counts.items() if count > 0}
 
 
-def update(method: Method[Any], models: Models, optimizer: FlatAdamW, batch: Batch, pace: Pace,
-           generator: torch.Generator) -> tuple[Batch, dict[str, float], dict[str, float]]:
+def update(method: Method[B], models: Models, optimizer: FlatAdamW, batch: B, pace: Pace,
+           generator: torch.Generator) -> tuple[B, dict[str, float], dict[str, float]]:
     """All that one source batch teaches: the prepared batch, metrics, and seconds by stage."""
     started = time.perf_counter()
     measured = models.policy
@@ -105,7 +106,7 @@ def _accumulate(method: Method[Any], models: Models, batch: Batch, meter: Meter)
     batch, losses = batch.take(active), defaultdict[str, float](float)
     for rows in models.policy.split(batch, method.couples_rows):
         loss = method.loss(models, batch.take(rows))
-        loss.value.backward()  # type: ignore[no-untyped-call]
+        loss.value.backward()
         for name, term in loss.terms.items():
             losses[f"loss/{name}"] += float(term.value.detach())
         for name, term in loss.metrics.items():

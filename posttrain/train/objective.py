@@ -9,6 +9,7 @@ import textwrap
 from typing import Any
 
 from posttrain.core import Method
+from posttrain.core.source import show
 from posttrain.policies.load import LanguageModel
 from posttrain.train.config import Config
 
@@ -19,7 +20,7 @@ def describe(method: Method[Any], config: Config, model: LanguageModel) -> list[
     updates = method.epochs * method.minibatches
     net = model.policy.module
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    values = ", ".join(f"{f.name} = {getattr(method, f.name):g}" for f in dataclasses.fields(method))
+    values = ", ".join(f"{f.name} = {show(getattr(method, f.name))}" for f in dataclasses.fields(method))
     decay = "" if config.lr_schedule == "constant" else f" to {config.lr / 10:g} over {config.steps} steps"
     return [
         ("objective", equation(method)),

@@ -9,12 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from posttrain.core import Groups
+from posttrain.policies.causal_lm import Sequences
 from posttrain.rollout.groups import Rollout
 
 
 def write_rollout(folder: Path, step: int, rollout: Rollout, batch: Groups) -> None:
     """rollouts/step-N.parquet: one row a completion, per-token columns as lists."""
-    lengths = batch.mask.sum(1).tolist()
+    sequences = batch.payload
+    assert isinstance(sequences, Sequences)
+    lengths = sequences.lengths.tolist()
 
     def ragged(columns: list[list[float]]) -> list[list[float]]:
         return [row[:length] for row, length in zip(columns, lengths, strict=True)]
@@ -24,7 +27,7 @@ def write_rollout(folder: Path, step: int, rollout: Rollout, batch: Groups) -> N
         "group": batch.unit.tolist(), "prompt": [clean(text) for text in rollout.prompts],
         "completion": [clean(text) for text in rollout.completions], "reward": batch.reward.tolist(),
         "finished": batch.finished.tolist(), "advantage": ragged(advantage),
-        "token": ragged(batch.payload.tokens.tolist()), "log_prob": ragged(batch.logp_behaviour.tolist()),
+        "token": ragged(sequences.tokens.tolist()), "log_prob": ragged(batch.logp_behaviour.tolist()),
         "version": ragged(batch.version.tolist()),
     })
     temporary = folder / f".step-{step:06d}.tmp"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,7 @@ from posttrain.core.errors import PosttrainError, UserError
 from posttrain.core.seeds import derive
 from posttrain.evaluate.accuracy import divergence, greedy_accuracy
 from posttrain.evaluate.intervals import paired_interval
-from posttrain.policies.export import save_pretrained
-from posttrain.policies.load import LanguageModel, initial_policy, load_language_model
+from posttrain.policies.load import initial_policy, load_language_model
 from posttrain.policies.pretrained import resolve
 from posttrain.rewards.scoring import Scorer
 from posttrain.rollout.engine import Sampling
@@ -68,12 +67,14 @@ class Trainer:
                  ) -> None:
         self.method, self.config, self.display = method, config, display
         torch.set_num_threads(config.threads or torch.get_num_threads())
-        self.folder = RunFolder(Path(config.out or f"runs/{default_name(method, config)}"))
+        self.folder = RunFolder(Path(config.out))
         self.task = load_task(config.task, verifier=config.verifier or None, heldout_file=config.heldout or None)
         self.model = load_language_model(
             resolve(config.policy), max_new_tokens=config.max_new_tokens, precision=config.precision,
             lora=config.lora, seed=config.seed, tokens_per_micro_batch=config.tokens_per_micro_batch)
         self.model.prompter.encode(self.task.train(0, config.seed).prompt)  # too long a prompt shows here
+        for note in self.model.notes:
+            display.note(note)
         self.models = Models(method.initial_state(), **self._networks())
         self.optimizer = FlatAdamW(self.model.policy.module, config.betas, config.weight_decay)
         self.lr = schedule(config.lr_schedule, config.lr, config.warmup, config.steps)
@@ -92,7 +93,8 @@ class Trainer:
                                   config.prompts, config.samples, config.seed, config.on_reward_failure)
 
     def _networks(self) -> dict[str, Any]:
-        built = {"policy": lambda: Measured(self.model.policy), "reference": lambda: initial_policy(self.model)}
+        built: dict[str, Callable[[], Any]] = {"policy": lambda: Measured(self.model.policy),
+                                               "reference": lambda: initial_policy(self.model)}
         missing = set(self.method.needs) - set(built)
         if missing:
             raise UserError(f"method needs {', '.join(sorted(missing))}: a language model brings only "
@@ -130,7 +132,7 @@ class Trainer:
         if not any(row["when"] == "before" for row in read_rows(self.folder.evaluations)):
             self._evaluate("before")
         self.display.begin(self.done + 1, self.config.steps)
-        with Interrupt() as interrupt:
+        with Interrupt(self.display.note) as interrupt:
             while self.done < self.config.steps:
                 self._step()
                 last = self.done == self.config.steps
@@ -141,7 +143,7 @@ class Trainer:
                 if interrupt.asked:
                     raise KeyboardInterrupt
         self._evaluate("after")
-        save_pretrained(self.model.policy.module, self.model.folder, self.folder.final)
+        self.model.policy.save(self.folder.final)
         summary = self._summary()
         checkpoint.write_json(self.folder.summary, summary)
         self.display.finish(tell(summary, self.folder.path, self.config))
@@ -212,12 +214,6 @@ class Trainer:
 def method_name(method: Method[Any]) -> str:
     """The name that the user types: the stem of the method's file."""
     return type(method).__module__.rpartition(".")[2].replace("_", "-")
-
-
-def default_name(method: Method[Any], config: Config) -> str:
-    """METHOD-TASK-SEED, fit for a folder."""
-    task = re.sub(r"[^A-Za-z0-9.-]+", "-", config.task).strip("-.")
-    return f"{method_name(method)}-{task}-{config.seed}"
 
 
 def rollout_metrics(rollout: Rollout, batch: Groups) -> dict[str, float]:

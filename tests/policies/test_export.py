@@ -11,9 +11,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from safetensors.torch import load_file
-from tiny_models import save_model
+from tiny_models import own_model, save_model
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from posttrain.core.errors import UserError
 from posttrain.policies.export import export, new_folder
@@ -24,7 +23,7 @@ IDS = torch.tensor([[0, 5, 6, 7, 8]])
 
 def logits(folder: Path) -> Tensor:
     with torch.no_grad():
-        out: Tensor = AutoModelForCausalLM.from_pretrained(folder).eval()(IDS).logits
+        out: Tensor = own_model(folder)(IDS).logits
     return out
 
 
@@ -52,7 +51,7 @@ def test_export_in_bf16(kind: str, tmp_path: Path) -> None:
     first = load_file(source / "model.safetensors")
     for name, tensor in load_file(target / "model.safetensors").items():
         assert torch.equal(tensor, first[name].bfloat16())
-    assert AutoModelForCausalLM.from_pretrained(target).dtype == torch.bfloat16
+    assert own_model(target).dtype == torch.bfloat16
     exact = export(run, tmp_path / "exact", "fp32")
     assert torch.equal(logits(exact), logits(source))
 
@@ -61,7 +60,8 @@ def test_exports_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished policy"):
         export(tmp_path / "nothing", tmp_path / "exported")
     run = tmp_path / "run"
-    load_language_model(save_model(tmp_path / "m", "llama"), max_new_tokens=4, precision="fp32").policy.save(run / "final")
+    source = save_model(tmp_path / "m", "llama")
+    load_language_model(source, max_new_tokens=4, precision="fp32").policy.save(run / "final")
     with pytest.raises(UserError, match="precision = 'fp8': must be one of fp32, bf16"):
         export(run, tmp_path / "exported", "fp8")
     with pytest.raises(UserError, match="exists already"):

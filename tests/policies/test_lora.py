@@ -11,9 +11,8 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tiny_models import batch_of, save_model
+from tiny_models import batch_of, own_model, save_model
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from posttrain.core import Models
 from posttrain.core.errors import UserError
@@ -31,7 +30,8 @@ IDS = torch.tensor([[0, 5, 6, 7, 8]])
 
 
 def load(folder: Path, **options: Any) -> LanguageModel:
-    return load_language_model(folder, **{"max_new_tokens": 8, "precision": "fp32", "lora": 2, "seed": 3} | options)
+    settings: dict[str, Any] = {"max_new_tokens": 8, "precision": "fp32", "lora": 2, "seed": 3} | options
+    return load_language_model(folder, **settings)
 
 
 @torch.no_grad()
@@ -89,8 +89,8 @@ def test_peft_on_the_base_model_equals_the_merged_folder(kind: str, tmp_path: Pa
     model = load(source)
     train(model)
     final = model.policy.save(tmp_path / "final")
-    merged = logits(AutoModelForCausalLM.from_pretrained(final))
-    base = AutoModelForCausalLM.from_pretrained(source)
+    merged = logits(own_model(final))
+    base = own_model(source)
     plain = logits(base)
     adapted = logits(peft.PeftModel.from_pretrained(base, str(final / "adapter")))
     torch.testing.assert_close(adapted, merged, rtol=0, atol=2e-5)
@@ -105,14 +105,14 @@ def test_the_adapter_folder_of_the_fast_path(tmp_path: Path) -> None:
     final = load(source).policy.save(tmp_path / "final")
     config = json.loads((final / "adapter" / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["base_model_name_or_path"]) == (2, 4.0, str(source))
-    assert config["target_modules"] == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    assert config["target_modules"] == [f"{part}_proj" for part in ("down", "gate", "k", "o", "q", "up", "v")]
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_adapters_depend_on_the_seed_alone(kind: str, tmp_path: Path) -> None:
     source = save_model(tmp_path / "m", kind)
     state = torch.get_rng_state()
-    first, second, other = (dict(load(source, seed=seed).policy.module.named_parameters()) for seed in (3, 3, 4))
+    first, second, other = (dict(load(source, seed=s).policy.module.named_parameters()) for s in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(w, second[name]) for name, w in first.items())
     assert any(not torch.equal(w, other[name]) for name, w in first.items())

@@ -1,4 +1,4 @@
-"""Architectures without a fast path, run by transformers' own model: what is sampled, scored, learnt and saved."""
+"""Architectures without a fast path: what transformers' own model samples, scores, learns and saves."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tiny_models import batch_of, save_model
-from transformers import AutoModelForCausalLM
+from tiny_models import batch_of, own_model, save_model
 
 from posttrain.core import Models
 from posttrain.core.errors import UserError
@@ -35,24 +34,25 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def load(folder: Path, **options: Any) -> LanguageModel:
-    return load_language_model(folder, **{"max_new_tokens": 8, "precision": "fp32"} | options)
+    settings: dict[str, Any] = {"max_new_tokens": 8, "precision": "fp32"} | options
+    return load_language_model(folder, **settings)
 
 
 def sample(model: LanguageModel, prompts: list[list[int]] = PROMPTS, **options: Any) -> Completions:
-    settings = {"max_new_tokens": 8, "temperature": 0.8, "stop_tokens": model.stop_tokens} | options
+    settings: dict[str, Any] = {"max_new_tokens": 8, "temperature": 0.8, "stop_tokens": model.stop_tokens} | options
     return model.engine.generate(prompts, 3, Sampling(**settings), torch.Generator().manual_seed(0))
 
 
 def own_log_probs(model: Any, prompt: list[int], completion: list[int], temperature: float) -> Tensor:
     """[N, V]: the model run over one whole sequence, with nothing around it."""
     with torch.no_grad():
-        logits = model(torch.tensor([prompt + completion]), use_cache=False).logits[0, len(prompt) - 1 : -1]
-    return (logits.float() / temperature).log_softmax(-1)
+        logits: Tensor = model(torch.tensor([prompt + completion]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+    return (logits / temperature).log_softmax(-1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_are_the_models_own(kind: str, folders: dict[str, Path]) -> None:
-    model, own = load(folders[kind]), AutoModelForCausalLM.from_pretrained(folders[kind]).eval()
+    model, own = load(folders[kind]), own_model(folders[kind])
     assert isinstance(model.policy, TransformersLM)
     lengths = torch.tensor([6, 1, 3, 4, 5, 6])
     tokens = torch.arange(36).view(6, 6) % 35 + 2
@@ -62,10 +62,10 @@ def test_scores_are_the_models_own(kind: str, folders: dict[str, Path]) -> None:
     assert score.entropy is not None
     for row, length in enumerate(lengths.tolist()):
         logp = own_log_probs(own, PROMPTS[row // 2], tokens[row, :length].tolist(), 0.7)
-        mask = batch.mask[row, :length]
-        torch.testing.assert_close(score.log_prob[row, :length], logp[range(length), tokens[row, :length]] * mask,
-                                   rtol=0, atol=2e-5)
-        torch.testing.assert_close(score.entropy[row, :length], -(logp.exp() * logp).sum(1) * mask, rtol=0, atol=2e-5)
+        mask, chosen = batch.mask[row, :length], logp[range(length), tokens[row, :length]]
+        entropy = -(logp.exp() * logp).sum(1)
+        torch.testing.assert_close(score.log_prob[row, :length], chosen * mask, rtol=0, atol=2e-5)
+        torch.testing.assert_close(score.entropy[row, :length], entropy * mask, rtol=0, atol=2e-5)
     assert not score.log_prob[~batch.mask].any()
 
 
@@ -80,17 +80,17 @@ def test_samples_and_their_log_probs(kind: str, folders: dict[str, Path]) -> Non
     beyond = torch.arange(8) >= out.lengths[:, None]
     assert not out.tokens[beyond].any()
     assert torch.equal(out.finished, (out.tokens == 1).any(1))  # 1 is the token that ends a text
-    alone = sample(model, PROMPTS[:1])  # the same rows of random numbers, without the padding that company brings
+    alone = sample(model, PROMPTS[:1])  # the same random numbers, without the padding that company brings
     assert torch.equal(alone.tokens, out.tokens[:3])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_likeliest_tokens_are_those_of_generate(kind: str, folders: dict[str, Path]) -> None:
-    model, own = load(folders[kind]), AutoModelForCausalLM.from_pretrained(folders[kind]).eval()
+    model, own = load(folders[kind]), own_model(folders[kind])
     out = sample(model, temperature=0.0)
     for i, prompt in enumerate(PROMPTS):
-        theirs = own.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), max_new_tokens=8,
-                              do_sample=False, eos_token_id=1)[0, len(prompt):]
+        theirs = own.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), do_sample=False,
+                              max_new_tokens=8, eos_token_id=1)[0, len(prompt):]
         assert out.tokens[3 * i, : len(theirs)].tolist() == theirs.tolist()
 
 
@@ -107,7 +107,7 @@ def test_an_update_favours_what_was_rewarded(kind: str, folders: dict[str, Path]
     after = model.policy.log_prob(batch).detach().sum(1)
     assert metrics["grad_norm"] > 0
     assert metrics["ratio"] == 1.0
-    assert abs(metrics["loss/kl"]) < 1e-10  # the reference is the policy as it was, and the policy had not moved
+    assert abs(metrics["loss/kl"]) < 1e-10  # the policy has not left the reference yet
     assert after[0] > before[0]
     assert after[1] < before[1]
     with torch.no_grad():
@@ -119,13 +119,13 @@ def test_saved_models_say_the_same(kind: str, folders: dict[str, Path], tmp_path
     model = load(folders[kind])
     with torch.no_grad():
         for weight in model.policy.module.parameters():
-            weight += 0.01
+            weight.add_(0.01)
     target = model.policy.save(tmp_path / "final")
     ids = torch.tensor([[0, 5, 6, 7, 8]])
     with torch.no_grad():
-        kept = AutoModelForCausalLM.from_pretrained(target).eval()(ids).logits
+        kept = own_model(target)(ids).logits
         assert torch.equal(kept, model.policy.module(ids).logits)
-        first = AutoModelForCausalLM.from_pretrained(folders[kind]).eval()(ids).logits
+        first = own_model(folders[kind])(ids).logits
     assert not torch.allclose(kept, first)
     assert load(target).prompter.encode("w5 w6") == [5, 6]
     with pytest.raises(UserError, match="exists already"):

@@ -13,26 +13,24 @@ from posttrain.core import Groups
 from posttrain.policies.causal_lm import Sequences
 
 WORDS = 37
-SHAPE = {"vocab_size": WORDS, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "intermediate_size": 32, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 1,
-         "pad_token_id": 1}
+ENDS = {"vocab_size": WORDS, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+SHAPE = ENDS | {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32,
+                "max_position_embeddings": 64}
 GROUPED = SHAPE | {"num_key_value_heads": 2}
 CONFIGS: dict[str, dict[str, Any]] = {
-    "gpt2": {"vocab_size": WORDS, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 0,
-             "eos_token_id": 1},
+    "gpt2": ENDS | {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64},
     "gpt_neox": SHAPE,
-    "gemma3_text": GROUPED | {"head_dim": 8, "sliding_window": 4, "layer_types": ["sliding_attention",
-                                                                                  "full_attention"]},
+    "gemma3_text": GROUPED | {"head_dim": 8, "sliding_window": 4,
+                              "layer_types": ["sliding_attention", "full_attention"]},
     "phi": GROUPED,  # its output layer has a bias
-    "bloom": {"vocab_size": WORDS, "hidden_size": 16, "n_layer": 2, "n_head": 4, "bos_token_id": 0, "eos_token_id": 1,
-              "pad_token_id": 1},  # distances instead of positions
-    "mamba": {"vocab_size": WORDS, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4, "bos_token_id": 0,
-              "eos_token_id": 1, "pad_token_id": 1},  # a recurrent state instead of keys and values
+    "bloom": ENDS | {"hidden_size": 16, "n_layer": 2, "n_head": 4},  # distances instead of positions
+    "mamba": ENDS | {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4},  # a recurrent state, no keys
+    "bert": SHAPE,  # sees later tokens
     "llama": GROUPED | {"tie_word_embeddings": True},
     "qwen2": GROUPED,
     "llama3": GROUPED | {"rope_parameters": {
-        "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 16}},
+        "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 16}},
 }
 
 
@@ -41,8 +39,10 @@ def make_tokenizer(template: str = "$A") -> Any:
     words = {"<s>": 0, "</s>": 1} | {f"w{i}": i for i in range(2, WORDS)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="w2"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 0), ("</s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    ends = [("<s>", 0), ("</s>", 1)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=ends)
+    kind: Any = PreTrainedTokenizerFast
+    return kind(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
 
 
 def save_model(folder: Path, name: str) -> Path:
@@ -50,7 +50,7 @@ def save_model(folder: Path, name: str) -> Path:
     config = AutoConfig.for_model("llama" if name == "llama3" else name, **CONFIGS[name])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config)
+        model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
         with torch.no_grad():
             for weight in model.parameters():
                 if weight.dim() > 1:
@@ -62,12 +62,19 @@ def save_model(folder: Path, name: str) -> Path:
     return folder
 
 
+def own_model(folder: Path) -> Any:
+    """transformers' model of that folder, dropout off."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    return model.eval()
+
+
 def batch_of(prompts: list[list[int]], samples: int, tokens: torch.Tensor, lengths: torch.Tensor,
              temperature: float = 1.0, reward: torch.Tensor | None = None) -> Groups:
     """A batch of completions [R, N] with these lengths [R], `samples` rows to each prompt."""
     group = torch.arange(len(prompts)).repeat_interleave(samples)
     mask = torch.arange(tokens.shape[1]) < lengths[:, None]
     payload = Sequences(tuple(map(tuple, prompts)), group, tokens, lengths, temperature)
+    reward = torch.zeros(len(group)) if reward is None else reward
     return Groups(payload=payload, mask=mask, unit=group, version=torch.zeros(mask.shape),
-                  logp_behaviour=torch.zeros(mask.shape), reward=torch.zeros(len(group)) if reward is None else reward,
+                  logp_behaviour=torch.zeros(mask.shape), reward=reward,
                   finished=torch.ones(len(group), dtype=torch.bool))

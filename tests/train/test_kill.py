@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from tests.tiny_folder import write_tiny_folder
 
 KILLS = 12

@@ -13,7 +13,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tests.tiny_folder import write_tiny_folder
 
 from posttrain.core.errors import PosttrainError, UserError
 from posttrain.methods.groups.grpo import GRPO
@@ -21,6 +20,7 @@ from posttrain.train import checkpoint
 from posttrain.train.config import Config
 from posttrain.train.display import Display
 from posttrain.train.run import train
+from tests.tiny_folder import write_tiny_folder
 
 GRPO_ = GRPO(kl_coef=0.0)
 

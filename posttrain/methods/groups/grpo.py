@@ -46,7 +46,8 @@ class GRPO(Method[Groups]):
         logp = models.policy.log_prob(batch)  # [B, T]
         ratio = batch.log_ratio(logp).exp()
         gain, clipped = ops.clipped_gain(ratio, batch.credit, self.clip_low, self.clip_high)
-        terms = {"policy": batch.mean(batch.mean_per_row(-gain))}
+        loss = Loss(policy=batch.mean(batch.mean_per_row(-gain)))
         if self.kl_coef:
-            terms["kl"] = batch.mean(self.kl_coef * batch.mean_per_row(ops.k3(batch.log_ratio_ref(logp))))
-        return Loss(**terms).log(ratio=batch.mean(ratio), clipped=batch.mean(clipped))
+            kl = ops.k3(batch.log_ratio_ref(logp))
+            loss.add(kl=batch.mean(self.kl_coef * batch.mean_per_row(kl))).log(kl=batch.mean(kl))
+        return loss.log(ratio=batch.mean(ratio), clipped=batch.mean(clipped))

@@ -1,0 +1,129 @@
+"""From what both sides reported of each step to medians, ratios, a table and one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from posttrain.core.errors import PosttrainError
+from posttrain.nets.architecture import Architecture
+from versus import quiet
+from versus.floor import step_flop
+
+STAGES = ("rollout", "loss and gradient", "optimizer", "weights to engine", "rest")
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same step of both sides, as each reported it; `others` is the load beside it, cores."""
+
+    ours: dict[str, Any]
+    theirs: dict[str, Any]
+
+    @property
+    def disturbed(self) -> bool:
+        return bool(max(self.ours["others"], self.theirs["others"]) > quiet.LIMIT)
+
+    @property
+    def ratio(self) -> float:
+        """How many times longer the other took; on the same step, so that both saw the same machine."""
+        return float(self.theirs["seconds"] / self.ours["seconds"])
+
+
+def check_same_work(pair: Pair) -> None:
+    """
+    Raises:
+        PosttrainError: the two steps did not have the same prompts, or one side left completions out.
+    """
+    if pair.ours["prompts"] != pair.theirs["prompts"]:
+        raise PosttrainError("the two sides saw different prompts; the comparison is void")
+    if pair.ours["skipped"] or pair.theirs["skipped"]:
+        raise PosttrainError("one side left completions out of its update; the comparison is void")
+
+
+def chosen(pairs: Sequence[Pair], anyway: bool) -> list[Pair]:
+    """The pairs that count: without warm-up, and without those that others disturbed unless `anyway`.
+
+    Raises:
+        PosttrainError: none is left.
+    """
+    measured = list(pairs[1:])
+    kept = measured if anyway else [pair for pair in measured if not pair.disturbed]
+    if not kept:
+        raise PosttrainError(f"others used more than {quiet.LIMIT:.0%} of a core in every step: nothing to "
+                             "report (--anyway reports with a warning)")
+    return kept
+
+
+def summarise(steps: Sequence[dict[str, Any]], arch: Architecture, gflops: float) -> dict[str, float]:
+    """One side's medians over steps; `steps` as reported, `gflops` the machine's measured peak."""
+    def middle(values: Sequence[float]) -> float:
+        return float(median(values))
+
+    floors = [step_flop(arch, s["prompts"], s["lengths"]) / (gflops * 1e9) for s in steps]
+    row = {"seconds": middle([s["seconds"] for s in steps]), "fastest": min(s["seconds"] for s in steps),
+           "slowest": max(s["seconds"] for s in steps)}
+    row |= {stage: middle([s["stages"].get(stage, 0.0) for s in steps]) for stage in STAGES}
+    return row | {
+        "peak_gib": max(s["peak_bytes"] for s in steps) / GIB,
+        "tokens": middle([sum(s["lengths"]) for s in steps]),
+        "length": sum(sum(s["lengths"]) for s in steps) / sum(len(s["lengths"]) for s in steps),
+        "ms_per_token": middle([1000 * s["seconds"] / sum(s["lengths"]) for s in steps]),
+        "grad_norm": middle([s["grad_norm"] for s in steps]),
+        "floor": middle(floors),
+        "share": middle([floor / s["seconds"] for floor, s in zip(floors, steps, strict=True)]),
+    }
+
+
+def compare(pairs: Sequence[Pair], arch: Architecture, gflops: float) -> dict[str, Any]:
+    """Both sides' medians, and how they relate."""
+    ours, theirs = ([getattr(pair, side) for pair in pairs] for side in ("ours", "theirs"))
+    a, b = summarise(ours, arch, gflops), summarise(theirs, arch, gflops)
+    return {"posttrain": a, "TRL": b, "ratio_of_medians": b["seconds"] / a["seconds"],
+            "ratios": [pair.ratio for pair in pairs], "memory_ratio": a["peak_gib"] / b["peak_gib"],
+            "pairs": len(pairs), "disturbed": sum(pair.disturbed for pair in pairs)}
+
+
+ROWS = (  # label, key, format
+    ("seconds per step", "seconds", "{:.2f}"),
+    ("  fastest", "fastest", "{:.2f}"), ("  slowest", "slowest", "{:.2f}"),
+    *((f"  {stage}", stage, "{:.2f}") for stage in STAGES),
+    ("first step (warm-up)", "first", "{:.2f}"), ("peak memory, GiB", "peak_gib", "{:.2f}"),
+    ("completion tokens per step", "tokens", "{:.0f}"), ("mean completion, tokens", "length", "{:.1f}"),
+    ("ms per completion token", "ms_per_token", "{:.2f}"), ("gradient norm", "grad_norm", "{:.3g}"),
+    ("floor, seconds", "floor", "{:.2f}"), ("share of peak arithmetic", "share", "{:.1%}"),
+)
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """Medians side by side."""
+    lines = [f"{'':<28}{'posttrain':>12}{'TRL':>12}"]
+    for label, key, form in ROWS:
+        cells = (form.format(result[side][key]) for side in ("posttrain", "TRL"))
+        lines.append(f"{label:<28}" + "".join(f"{cell:>12}" for cell in cells))
+    return lines
+
+
+def step_lines(pairs: Sequence[Pair]) -> list[str]:
+    """One line a step, the warm-up included."""
+    lines = [f"{'step':<12}{'posttrain s':>12}{'TRL s':>10}{'ratio':>8}{'others, cores':>15}"]
+    for i, pair in enumerate(pairs):
+        name = f"{i}" if i else "0 (warm-up)"
+        load = max(pair.ours["others"], pair.theirs["others"])
+        lines.append(f"{name:<12}{pair.ours['seconds']:>12.2f}{pair.theirs['seconds']:>10.2f}{pair.ratio:>8.2f}"
+                     f"{load:>15.2f}" + ("  disturbed" if pair.disturbed else ""))
+    return lines
+
+
+def final_line(result: dict[str, Any], machine: dict[str, Any]) -> str:
+    """The whole result in one line."""
+    a, b, ratio = result["posttrain"], result["TRL"], result["ratio_of_medians"]
+    speed = f"{ratio:.1f}× faster" if ratio >= 1 else f"{1 / ratio:.1f}× slower"
+    cores = f"{machine['threads']} core{'s' * (machine['threads'] > 1)}"
+    where = (f"{cores}, {machine['instructions']}, {machine['precision']}, "
+             f"torch {machine['torch']}, trl {machine['trl']}")
+    return (f"posttrain {a['seconds']:.3g} s/step, {a['peak_gib']:.1f} GiB; TRL {b['seconds']:.3g} s/step, "
+            f"{b['peak_gib']:.1f} GiB: {speed}, {result['memory_ratio']:.2f}× memory ({where})")

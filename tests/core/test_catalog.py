@@ -1,0 +1,188 @@
+"""The catalogue says what the files say: checked by hand, and against the imported classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from posttrain.core import catalog, source
+from posttrain.core.errors import UserError
+
+GRPO = catalog.PACKAGE / "methods" / "groups" / "grpo.py"
+
+SMALL = '''"""Half: GRPO with half the clip range.
+
+    L = half of it
+
+    z = 2
+
+What is new.
+
+Deviations: none
+that matter.
+"""
+# a comment
+
+from posttrain.methods.groups.grpo import GRPO
+
+
+class Half(GRPO):
+    """Two
+    lines."""
+
+    clip_low: Fraction = 0.1  # ε_low, per token; half of PPO's
+
+    sharpness: float | None = None  # κ
+
+
+def quarter(*, clip: Fraction = 0.05,  # ε; guessed
+            name: str = "x"):
+    return Half(clip_low=clip)
+'''
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "half.py"
+    path.write_text(SMALL, encoding="utf-8")
+    return path
+
+
+def test_hyperparameters_of_grpo() -> None:
+    fields = {f.name: f for f in catalog.find("grpo").fields}
+    assert list(fields) == ["clip_low", "clip_high", "kl_coef", "epochs", "minibatches"]
+    low = fields["clip_low"]
+    assert (low.symbol, low.unit, low.default) == ("ε_low", "per token", 0.2)
+    assert low.allowed == "number ≥ 0 and ≤ 1"
+    assert low.source == "PPO's default, the paper gives none"
+    assert fields["epochs"].symbol == "μ"
+    assert fields["minibatches"].symbol == ""
+    assert [f.name for f in catalog.find("grpo").own_fields] == ["clip_low", "clip_high", "kl_coef"]
+
+
+def test_citation_and_text_of_grpo() -> None:
+    found = catalog.find("grpo")
+    assert found.citation == ("2402.03300", "Shao et al., 2024", "ppo")
+    assert found.citation.link == "https://arxiv.org/abs/2402.03300"
+    told = found.explanation
+    assert told.summary == "GRPO: the group's own mean reward is the baseline, so no critic is trained."
+    assert len(told.equation.splitlines()) == 3
+    assert told.equation.startswith("    Â_i")
+    assert told.new.startswith("PPO's clipped surrogate")
+    assert told.deviations.startswith("ε is not stated")
+
+
+def test_inheritance_across_files(small: Path) -> None:
+    fields = {f.name: f for f in catalog.MethodFile(small, "Half").fields}
+    # Its own two first, then GRPO's other two, then Method's two; its own default wins.
+    assert list(fields) == ["clip_low", "sharpness", "clip_high", "kl_coef", "epochs", "minibatches"]
+    assert fields["clip_low"].default == 0.1
+    assert fields["sharpness"].allowed == "number, or none"
+
+
+def test_function_of_settings(small: Path) -> None:
+    clip, name = catalog.MethodFile(small, "quarter").fields
+    assert (clip.name, clip.default, clip.symbol, clip.source) == ("clip", 0.05, "ε", "guessed")
+    assert (name.default, name.comment) == ("x", "")
+
+
+def test_docstring_parts(small: Path) -> None:
+    told = catalog.MethodFile(small, "Half").explanation
+    assert told.equation == "    L = half of it\n\n    z = 2"
+    assert told.new == "What is new."
+    assert told.deviations == "none\nthat matter."
+
+
+def test_code_lines(small: Path) -> None:
+    # import, class, clip_low, sharpness, def (two lines), return: 7, without docstrings, blanks and comments.
+    assert source.code_lines(small) == 7
+
+
+@pytest.mark.parametrize("name", catalog.methods())
+def test_files_agree_with_their_classes(name: str) -> None:
+    found, made = catalog.find(name), catalog.load(name)
+    if isinstance(made, type) and dataclasses.is_dataclass(made):
+        read = {f.name: f.default for f in found.fields}
+        assert read == {f.name: f.default for f in dataclasses.fields(made)}
+    assert found.explanation.equation
+    assert all(f.comment and f.hint is not None for f in found.fields)
+
+
+def test_stems_are_unique_and_every_method_file_defines_its_method() -> None:
+    files = [p for p in (catalog.PACKAGE / "methods").glob("*/*.py") if not p.stem.startswith("_")]
+    assert len(catalog.methods()) == len(files)
+
+
+def test_no_hyperparameter_hides_an_option() -> None:
+    options = {f.name for f in source.fields(catalog.PACKAGE / "train" / "config.py", "Config")}
+    for found in catalog.methods().values():
+        assert not options & {f.name for f in found.fields}, found.name
+
+
+def test_papers_hold_our_own_words_only() -> None:
+    rows = [json.loads(line) for line in catalog.PAPERS.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == len({r["slug"] for r in rows}) == 440
+    assert {key for r in rows for key in r} == {"slug", "title", "verdict", "family", "kind", "idea"}
+    assert {r["verdict"] for r in rows} == {"core", "recipe", "system", "reference", "out"}
+    assert all(len(r["idea"]) < 400 for r in rows)
+
+
+def test_levels_follow_from_files(tmp_path: Path) -> None:
+    tests = tmp_path / "tests" / "methods" / "groups"
+    tests.mkdir(parents=True)
+    (tests / "test_grpo.py").touch()
+    evidence = tmp_path / "evidence"
+    evidence.mkdir()
+    assert catalog.compute_levels(tmp_path) == {}  # no conformance suite: nothing is shown to run
+    (tmp_path / catalog.CONFORMANCE).touch()
+    assert catalog.compute_levels(tmp_path)["grpo"] == {"level": 2}
+    (evidence / "grpo.json").write_text('{"seeds": 5}')
+    assert catalog.compute_levels(tmp_path)["grpo"] == {"level": 2}  # no verdict in it
+    (evidence / "grpo.json").write_text('{"verdict": "inconclusive"}')
+    assert catalog.compute_levels(tmp_path)["grpo"] == {"level": 3, "evidence": "inconclusive"}
+    (tests / "test_grpo.py").unlink()
+    assert catalog.compute_levels(tmp_path)["grpo"] == {"level": 1}  # evidence does not stand in for the test
+
+
+def test_levels_file_is_current() -> None:
+    assert catalog.LEVELS.read_text(encoding="utf-8") == catalog.levels_text(), \
+        "run: python -m posttrain.core.catalog"
+
+
+def test_only_rows_to_be_built_have_a_level() -> None:
+    for row in catalog.entries():
+        assert (row.level is None) == (not row.file and row.verdict in ("reference", "out")), row.name
+
+
+def test_a_paper_with_a_file_is_one_row() -> None:
+    names = [catalog.plain_name(e.name) for e in catalog.entries()]
+    assert len(names) == len(set(names))
+    assert set(catalog.methods()) <= set(names)
+
+
+@pytest.mark.parametrize(("typed", "line"), [
+    ("grop", r"method = 'grop': no such method; did you mean 'grpo'\?"),
+    ("zzzzzz", "method = 'zzzzzz': no such method"),
+    ("a2pr", "method = 'a2pr': in the catalogue, not built yet"),
+])
+def test_wrong_method(typed: str, line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        catalog.find(typed)
+
+
+@pytest.mark.parametrize("typed", ["grpo", "GRPO", " grpo "])
+def test_spelling(typed: str) -> None:
+    assert catalog.find(typed).path == GRPO
+    assert catalog.plain_name("Qwen2.5_Math") == "qwen2-5-math"
+
+
+def test_make() -> None:
+    assert catalog.make("grpo", clip_high=0.3).clip_high == 0.3  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"'clip_hihg'.*did you mean 'clip_high'"):
+        catalog.make("grpo", clip_hihg=0.3)
+    with pytest.raises(UserError, match=re.escape("clip_high = -1: must be ≥ 0")):
+        catalog.make("grpo", clip_high=-1)

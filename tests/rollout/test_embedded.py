@@ -1,0 +1,193 @@
+"""The embedded engine: the right tokens, the right log-probabilities, whatever is computed beside them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hugging_face import KINDS, tiny
+from torch.testing import assert_close
+from toy import toy_model
+
+from posttrain.core import Groups
+from posttrain.core.errors import UserError
+from posttrain.nets.architecture import read_architecture
+from posttrain.nets.hf_weights import from_hf
+from posttrain.nets.transformer import Transformer
+from posttrain.policies.causal_lm import CausalLM, Sequences
+from posttrain.rollout import embedded
+from posttrain.rollout.embedded import EmbeddedEngine
+from posttrain.rollout.engine import Completions, Sampling
+
+PROMPTS = [[5, 6, 7, 8, 9], [5, 6, 7, 10], [5, 6, 7, 11, 12, 13, 14, 15, 16]]
+STOPPING = Sampling(max_new_tokens=12, stop_tokens=tuple(range(20, 35)))  # about one token in six
+
+
+def letters(ids: list[int]) -> str:
+    return "".join(chr(ord("!") + i % 90) for i in ids)
+
+
+def engine(net: Transformer | None = None) -> EmbeddedEngine:
+    return EmbeddedEngine(toy_model(dtype=torch.float32) if net is None else net, letters)
+
+
+def sample(sampling: Sampling = STOPPING, samples: int = 4, seed: int = 0, prompts: list[list[int]] = PROMPTS,
+           net: Transformer | None = None) -> Completions:
+    return engine(net).generate(prompts, samples, sampling, torch.Generator().manual_seed(seed))
+
+
+def same(a: Completions, b: Completions) -> None:
+    """The same tokens, and log-probabilities to the rounding of differently shaped products."""
+    assert torch.equal(a.tokens, b.tokens)
+    assert torch.equal(a.lengths, b.lengths)
+    assert torch.equal(a.finished, b.finished)
+    assert_close(a.logp, b.logp, rtol=0, atol=1e-5)
+    assert_close(a.lost_mass, b.lost_mass, rtol=0, atol=1e-5)
+
+
+def as_batch(out: Completions, samples: int, temperature: float) -> Groups:
+    rows = torch.arange(len(out.tokens)) // samples
+    mask = torch.arange(out.tokens.shape[1]) < out.lengths[:, None]
+    return Groups(payload=Sequences(tuple(map(tuple, PROMPTS)), rows, out.tokens, out.lengths, temperature), mask=mask,
+                  unit=rows, version=torch.zeros(mask.shape), logp_behaviour=out.logp, reward=torch.zeros(len(rows)),
+                  finished=out.finished)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_is_transformers_generate(kind: str) -> None:
+    model = tiny(kind, tied=True)
+    arch = read_architecture(model.config.to_dict())
+    net = Transformer(arch, from_hf(arch, model.state_dict()))
+    out = sample(Sampling(max_new_tokens=16, temperature=0.0), samples=1, net=net)
+    for prompt, row in zip(PROMPTS, out.tokens.tolist(), strict=True):
+        expected = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+                                  do_sample=False, max_new_tokens=16)
+        assert row == expected[0, len(prompt):].tolist()
+    assert len(out.tokens.unique()) > 5  # not one token over and over
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_recorded_log_probabilities_are_those_of_the_training_pass(temperature: float) -> None:
+    net = toy_model(dtype=torch.float32)
+    out = sample(Sampling(max_new_tokens=12, temperature=temperature, top_k=40, stop_tokens=STOPPING.stop_tokens),
+                 net=net)
+    scored = CausalLM(net, None).log_prob(as_batch(out, 4, temperature))
+    assert len(out.lengths.unique()) > 3
+    assert_close(out.logp, scored.detach(), rtol=0, atol=1e-5)
+
+
+def test_adapters_are_sampled_from_too() -> None:
+    net = toy_model(dtype=torch.float32)
+    net.add_lora(rank=2, alpha=4.0, generator=torch.Generator().manual_seed(0))
+    for pair in net.lora.values():
+        pair[1].data.normal_(generator=torch.Generator().manual_seed(1)).mul_(0.2)
+    out = sample(net=net)
+    assert_close(out.logp, CausalLM(net, None).log_prob(as_batch(out, 4, 1.0)).detach(), rtol=0, atol=1e-5)
+    assert not torch.equal(out.tokens, sample().tokens)
+
+
+def test_update_takes_over_new_weights() -> None:
+    net = toy_model(dtype=torch.float32)
+    running = engine(net)
+    with torch.no_grad():
+        for own, new in zip(net.weights, toy_model(seed=1, dtype=torch.float32).weights, strict=True):
+            own.copy_(new)
+    running.update()
+    same(running.generate(PROMPTS, 4, STOPPING, torch.Generator().manual_seed(0)), sample(net=net))
+
+
+def test_bf16_weights() -> None:
+    net = toy_model(dtype=torch.bfloat16)
+    out = sample(net=net)
+    scored = CausalLM(net, None).log_prob(as_batch(out, 4, 1.0)).detach()
+    assert out.logp.dtype == torch.float32
+    assert (out.logp - scored).abs().max() < 0.1  # bf16 has three digits, and logits lie within ±5
+
+
+def test_seed_decides() -> None:
+    a, b, other = sample(seed=3), sample(seed=3), sample(seed=4)
+    assert torch.equal(a.tokens, b.tokens)
+    assert torch.equal(a.logp, b.logp)
+    assert not torch.equal(a.tokens, other.tokens)
+
+
+def test_a_row_does_not_depend_on_the_others() -> None:
+    """The first prompts' rows use the first uniform numbers of the stream, so fewer prompts leave them the same."""
+    whole = sample()
+    for count in (1, 2):
+        part = sample(prompts=PROMPTS[:count])
+        rows = slice(0, 4 * count)
+        same(part, Completions(whole.tokens[rows], whole.logp[rows], whole.lost_mass[rows], whole.lengths[rows],
+                               whole.finished[rows]))
+
+
+@pytest.mark.parametrize("dense", [0.0, 1.0])
+def test_packing_the_cache_changes_nothing(monkeypatch: pytest.MonkeyPatch, dense: float) -> None:
+    expected = sample(samples=6)
+    assert len(expected.lengths.unique()) > 4
+    monkeypatch.setattr(embedded, "DENSE", dense)  # never, and at every token
+    same(sample(samples=6), expected)
+
+
+def test_waves_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = sample()
+    monkeypatch.setattr(embedded, "CACHE_BYTES", 1)  # one prompt at a time
+    same(sample(), expected)
+
+
+def test_stop_tokens_end_a_row_and_belong_to_it() -> None:
+    out = sample()
+    assert out.finished.any()
+    assert not out.finished.all()
+    for row, length, finished in zip(out.tokens.tolist(), out.lengths.tolist(), out.finished.tolist(), strict=True):
+        stops = [t in STOPPING.stop_tokens for t in row[:length]]
+        assert not any(stops[:-1])
+        assert stops[-1] == finished
+        assert finished or length == 12
+        assert row[length:] == [0] * (12 - length)
+    beyond = torch.arange(12) >= out.lengths[:, None]
+    assert (out.logp[beyond] == 0).all()
+    assert (out.logp[~beyond] < 0).all()
+
+
+def test_stop_tokens_do_not_change_what_comes_before_them() -> None:
+    free, stopped = sample(Sampling(max_new_tokens=12)), sample()
+    assert (free.lengths == 12).all()
+    assert not free.finished.any()
+    own = torch.arange(12) < stopped.lengths[:, None]
+    assert torch.equal(torch.where(own, free.tokens, 0), stopped.tokens)
+
+
+def test_stop_strings_end_a_row_at_the_token_that_completes_one() -> None:
+    free = sample(Sampling(max_new_tokens=12))
+    text = letters(free.tokens[5].tolist())
+    stop = text[3:5]
+    assert stop not in text[:4]
+    out = sample(Sampling(max_new_tokens=12, stop_strings=(stop, "never this")))
+    assert int(out.lengths[5]) == 5
+    assert bool(out.finished[5])
+    for row, length in zip(out.tokens.tolist(), out.lengths.tolist(), strict=True):
+        assert stop not in letters(row[: length - 1])
+
+
+def test_one_token_and_one_prompt() -> None:
+    out = sample(Sampling(max_new_tokens=1), samples=1, prompts=[[7]])
+    assert out.tokens.shape == (1, 1)
+    assert out.lengths.tolist() == [1]
+    assert not out.finished.any()
+
+
+def test_equal_prompts_and_prefixes_of_each_other() -> None:
+    prompts = [[5, 6, 7], [5, 6, 7], [5, 6, 7, 8, 9]]
+    greedy = Sampling(max_new_tokens=6, temperature=0.0)
+    out = sample(greedy, samples=1, prompts=prompts)
+    assert torch.equal(out.tokens[0], out.tokens[1])
+    for i, prompt in enumerate(prompts):
+        assert torch.equal(sample(greedy, samples=1, prompts=[prompt]).tokens[0], out.tokens[i])
+
+
+def test_context_overflow_is_one_clear_error() -> None:
+    with pytest.raises(UserError) as caught:
+        sample(Sampling(max_new_tokens=120))
+    assert str(caught.value) == ("max_new_tokens = 120: the longest prompt has 9 tokens and the context 128; "
+                                 "at most 119 new tokens fit")
+    assert sample(Sampling(max_new_tokens=119), samples=1).tokens.shape == (3, 119)

@@ -1,0 +1,248 @@
+"""What every method must keep to, through the real loop.  Methods are found by walking the package.
+
+Gradients are compared in float64, where two orders of the same sum agree to about 1e-15.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from toy import TOOL, Learner, TablePolicy, language_learner, relative_error, table_groups, toy_groups, widened
+
+from posttrain.core import Batch, Groups, Loss, Method, Models, catalog
+from posttrain.core.errors import UserError
+from posttrain.train import checkpoint
+
+CLOSE = 1e-10  # relative, of float64 gradients
+NAMES = sorted(catalog.methods())
+
+pytestmark = pytest.mark.parametrize("name", NAMES)
+
+
+def gradient(method: Method[Any], batch: Groups, budget: int = 2048) -> Tensor:
+    learner = language_learner(method, budget)
+    learner.update(batch)
+    return learner.gradient
+
+
+def without(method: Method[Any], name: str) -> Method[Any]:
+    """The same method with one function as every method has it by default."""
+    changed = type(type(method).__name__, (type(method),), {name: getattr(Method, name)})
+    made: Method[Any] = changed(**dataclasses.asdict(method))
+    return made
+
+
+def test_gradient_is_finite_and_not_zero(name: str) -> None:
+    learner = language_learner(catalog.make(name))
+    learner.update(toy_groups())
+    assert learner.gradient.isfinite().all()
+    assert learner.gradient.norm() > 0
+    assert all(torch.tensor(v).isfinite() for v in learner.metrics.values()), learner.metrics
+
+
+def test_padding_width_is_indifferent(name: str) -> None:
+    method, batch = catalog.make(name), toy_groups()
+    assert relative_error(gradient(method, widened(batch, 5)), gradient(method, batch)) < CLOSE
+
+
+@pytest.mark.parametrize("budget", [1, 15, 40])  # one row (or unit) each, a few rows, a unit or two
+def test_micro_batches_are_indifferent(name: str, budget: int) -> None:
+    method, batch = catalog.make(name), toy_groups()
+    assert len(language_learner(method, budget).models.policy.split(batch, method.couples_rows)) > 1
+    assert relative_error(gradient(method, batch, budget), gradient(method, batch)) < CLOSE
+
+
+def test_row_order_is_indifferent(name: str) -> None:
+    method, batch = catalog.make(name), toy_groups()
+    rows = torch.tensor([3, 0, 2, 1, 6, 4, 5, 9, 8, 7])  # within each group
+    assert relative_error(gradient(method, batch.take(rows)), gradient(method, batch)) < CLOSE
+
+
+def test_unit_order_is_indifferent(name: str) -> None:
+    method, batch = catalog.make(name), toy_groups()
+    moved = batch.take(torch.tensor([7, 8, 9, 0, 1, 2, 3, 4, 5, 6]))
+    moved = moved.replace(unit=torch.tensor([10, 40, 7])[moved.unit])  # other numbers, in another order
+    assert relative_error(gradient(method, moved, budget=40), gradient(method, batch, budget=40)) < CLOSE
+
+
+def test_masked_columns_are_never_read(name: str) -> None:
+    method, batch = catalog.make(name), toy_groups().replace(logp_old=toy_groups(1).logp_behaviour)
+    spoilt = batch.replace(version=batch.version.masked_fill(~batch.mask, 99), **{
+        column: getattr(batch, column).masked_fill(~batch.mask, torch.nan) for column in ("logp_behaviour", "logp_old")})
+    assert spoilt.logp_behaviour[TOOL].isnan().all()
+    assert torch.equal(gradient(method, spoilt), gradient(method, batch))
+
+
+def test_a_masked_token_is_not_learnt(name: str) -> None:
+    """A tool's answer at a completion's end: which tokens it has changes nothing, because no decision follows."""
+    method, batch = catalog.make(name), toy_groups()
+    batch.mask[4, 5:7] = False
+    tokens = batch.payload.tokens.clone()
+    tokens[4, 5:7] = (tokens[4, 5:7] + 13) % 97
+    other = batch.replace(payload=dataclasses.replace(batch.payload, tokens=tokens))
+    learners = language_learner(method), language_learner(method)
+    for learner, each in zip(learners, (batch, other), strict=True):
+        learner.update(each)
+    assert relative_error(learners[1].gradient, learners[0].gradient) < CLOSE
+    losses = [{k: v for k, v in learner.metrics.items() if k.startswith("loss/")} for learner in learners]
+    assert losses[1] == pytest.approx(losses[0], rel=CLOSE, abs=1e-14)
+
+
+@pytest.mark.parametrize("budget", [30, 2048])
+def test_ratio_is_exactly_one_before_the_first_update(name: str, budget: int) -> None:
+    """In fp32 too, and however rows are packed and reused; `log_ratio` is what every method reads."""
+    seen: list[tuple[int, Tensor]] = []
+
+    def loss(self: Method[Any], models: Models, batch: Batch) -> Loss:
+        seen.append((len(learner.optimizer.gradients), batch.log_ratio(models.policy.log_prob(batch)).detach()))
+        return super(watched, self).loss(models, batch)
+
+    plain = type(catalog.make(name))
+    watched = type("Watched", (plain,), {"loss": loss})
+    for reuse in ({}, {"epochs": 2, "minibatches": 2}):
+        seen.clear()
+        learner = language_learner(watched(**reuse), budget, torch.float32)
+        learner.update(toy_groups(dtype=torch.float32), step=1)  # its first minibatch packs otherwise than the batch
+        first = [log_ratio for updates, log_ratio in seen if updates == 0]
+        assert first
+        assert all((log_ratio == 0).all() for log_ratio in first)
+    assert max(float(log_ratio.abs().max()) for _, log_ratio in seen) > 0  # later ones do move
+
+
+def edge_cases() -> Iterator[tuple[str, Groups]]:
+    full = [[1, 1, 1]] * 4
+    yield "a group of one", table_groups([1.0, 0.0, 1.0, 0.0], full, group=[0, 1, 1, 2], dtype=torch.float32)
+    yield "equal rewards", table_groups([0.1] * 4, full, dtype=torch.float32)
+    yield "a row without decisions", table_groups([1.0, 0.0, 0.5, 0.0], [[0, 0, 0], *full[1:]], dtype=torch.float32)
+    yield "no decisions at all", table_groups([1.0, 0.0, 0.5, 0.0], [[0, 0, 0]] * 4, dtype=torch.float32)
+    yield "one-token completions", table_groups([1.0, 0.0, 0.5, 0.0], [[1, 0, 0]] * 4, dtype=torch.float32)
+    yield "huge rewards", table_groups([1e30, -1e30, 0.0, 1.0], full, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(("case", "batch"), [pytest.param(c, b, id=c) for c, b in edge_cases()])
+@pytest.mark.parametrize("far", [0.0, 50.0, -50.0])
+def test_edge_cases_give_no_nan(name: str, case: str, batch: Groups, far: float) -> None:
+    """`far`: log π − log π_old and log π − log π_ref in nats.
+
+    exp(±50) is still a number in fp32.  Where the gradient's norm is not, the optimizer leaves the weights alone.
+    """
+    table = torch.full((4, 3), -60.0)
+    batch = batch.replace(logp_old=table - far)
+    learner = Learner(catalog.make(name), TablePolicy(table), TablePolicy(table - far))
+    prepared = learner.update(batch)
+    assert not learner.gradient.isnan().any()
+    assert learner.weights.isfinite().all()
+    assert prepared.credit.isfinite().all()
+    if case == "no decisions at all":
+        assert (learner.gradient == 0).all()
+
+
+def test_survives_json(name: str) -> None:
+    method = catalog.make(name)
+    assert type(method)(**json.loads(json.dumps(dataclasses.asdict(method)))) == method
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        method.epochs = 3  # type: ignore[misc]
+
+
+def alternatives(hint: Any, value: Any) -> list[Any]:
+    """Other values that a hyperparameter might have; those out of range are refused by the method."""
+    if isinstance(value, bool):
+        return [not value]
+    if typing.get_origin(hint) is typing.Literal:
+        return [option for option in typing.get_args(hint) if option != value]
+    number = value or 0
+    return [number + 1, number + 2] if isinstance(value, int) else [2 * number + 0.05, number / 2, 0.0, 0.5, 1.0]
+
+
+def traces(method: Method[Any]) -> list[Tensor]:
+    """All that two updates leave behind: the first from fresh samples, the second far from the sampler."""
+    learner = language_learner(method)
+    prepared = [learner.update(toy_groups(0), 0),
+                learner.update(toy_groups(1).replace(logp_old=toy_groups(2).logp_behaviour), 1)]
+    columns = [c for batch in prepared for c in (batch.credit, *batch.extra.values())]
+    return [*learner.optimizer.gradients, *columns, torch.tensor(list(learner.models.state.values()))]
+
+
+def test_every_hyperparameter_is_used(name: str) -> None:
+    normal = traces(catalog.make(name))
+    for field in catalog.find(name).fields:
+        changed = False
+        for value in alternatives(field.hint, field.default):
+            try:
+                trace = traces(catalog.make(name, **{field.name: value}))
+            except UserError:
+                continue
+            changed |= len(trace) != len(normal) or not all(map(torch.equal, trace, normal))
+        assert changed, f"{field.name} changes neither gradients, nor the batch, nor the number of updates"
+
+
+def test_every_hyperparameter_is_documented(name: str) -> None:
+    for field in catalog.find(name).fields:
+        assert field.comment, f"{field.name} has no comment on its line"
+
+
+def test_file_says_what_it_is(name: str) -> None:
+    """Summary, equation and citation, and what deviates from the authors'."""
+    found = catalog.find(name)
+    assert found.explanation.summary
+    assert found.explanation.equation
+    assert found.explanation.deviations
+    assert found.citation.arxiv
+    assert found.citation.cite
+
+
+def quiet_variants(name: str) -> list[Method[Any]]:
+    """The method as it is, and with each number that may be 0 at 0."""
+    made = [catalog.make(name)]
+    for field in catalog.find(name).fields:
+        try:
+            made.append(catalog.make(name, **{field.name: 0}))
+        except UserError:
+            continue
+    return made
+
+
+def test_silent_rows_add_nothing(name: str) -> None:
+    declared = 0
+    for method in quiet_variants(name):
+        batch = toy_groups().replace(logp_old=toy_groups(1).logp_behaviour)
+        learner, loud = language_learner(method), language_learner(without(method, "silent"))
+        prepared = learner.update(batch)
+        loud.update(batch)
+        declared += int(method.silent(prepared).sum())
+        assert relative_error(learner.gradient, loud.gradient) < 1e-12
+    if type(catalog.make(name)).silent is not Method.silent:
+        assert declared > 0, "no row was ever silent, so nothing was checked"
+
+
+def test_resumes_bit_for_bit(name: str, tmp_path: Path) -> None:
+    method = catalog.make(name, epochs=2, minibatches=2)
+    batches = [toy_groups(seed, torch.float32) for seed in range(4)]
+    whole = language_learner(method, dtype=torch.float32)
+    for step, batch in enumerate(batches):
+        whole.update(batch, step)
+
+    before = language_learner(method, dtype=torch.float32)
+    for step in (0, 1):
+        before.update(batches[step], step)
+    checkpoint.save(tmp_path, 2, before.optimizer.state(), {"state": before.models.state}, keep=1)
+
+    after = language_learner(method, dtype=torch.float32)
+    found, complaints = checkpoint.load_newest(tmp_path)
+    assert found is not None
+    assert not complaints
+    after.optimizer.load(found.tensors)
+    after.models.state = dict(found.data["state"])
+    for step in (2, 3):
+        after.update(batches[step], step)
+    assert torch.equal(after.weights, whole.weights)
+    assert after.models.state == whole.models.state
+    assert after.metrics == whole.metrics
