@@ -59,7 +59,8 @@ def run(command: list[str], seed: int, out: Path) -> dict[str, Any]:
             "other_before": summary["before"]["other_skills"], "other_after": summary["after"]["other_skills"],
             "kl_task": summary["after"]["kl_task"], "kl_other": summary["after"]["kl_other"],
             "problems": summary["problems"], "steps": summary["steps"],
-            "training_seconds": summary["training_seconds"], "wall_seconds": json.loads((out / "wall.json").read_text()),
+            "training_seconds": summary["training_seconds"],
+            "wall_seconds": json.loads((out / "wall.json").read_text()),
             "reward": [row["reward"] for row in rows(out / "metrics.jsonl")],
             "heldout": [(row["step"], row["accuracy"]) for row in rows(out / "evaluations.jsonl")]}
 

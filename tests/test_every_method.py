@@ -76,7 +76,8 @@ def test_unit_order_is_indifferent(name: str) -> None:
 def test_masked_columns_are_never_read(name: str) -> None:
     method, batch = catalog.make(name), toy_groups().replace(logp_old=toy_groups(1).logp_behaviour)
     spoilt = batch.replace(version=batch.version.masked_fill(~batch.mask, 99), **{
-        column: getattr(batch, column).masked_fill(~batch.mask, torch.nan) for column in ("logp_behaviour", "logp_old")})
+        column: getattr(batch, column).masked_fill(~batch.mask, torch.nan)
+        for column in ("logp_behaviour", "logp_old")})
     assert spoilt.logp_behaviour[TOOL].isnan().all()
     assert torch.equal(gradient(method, spoilt), gradient(method, batch))
 

@@ -108,7 +108,8 @@ def attend(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], bias
     scores = [_unfold(_fold(query, len(k)) @ k.transpose(-1, -2), query.shape) for k in keys]
     weights = torch.softmax(at_least_fp32(torch.cat(scores, -1) if len(scores) > 1 else scores[0]) + bias, -1)
     parts = weights.to(query.dtype).split([k.shape[2] for k in keys], -1)
-    outputs = [_unfold(_fold(w.permute(0, 2, 1, 3, 4), len(v)) @ v, query.shape) for w, v in zip(parts, values, strict=True)]
+    outputs = [_unfold(_fold(w.permute(0, 2, 1, 3, 4), len(v)) @ v, query.shape)
+               for w, v in zip(parts, values, strict=True)]
     return sum(outputs[1:], start=outputs[0]).permute(0, 2, 1, 3, 4)
 
 

@@ -1,7 +1,22 @@
 """Pure tensor functions: shapes asserted first, the equation in the docstring, no state and no flags."""
 
-from posttrain.ops.advantages import group_mean, group_normalize, group_std, is_constant
-from posttrain.ops.divergences import k3
-from posttrain.ops.surrogates import clipped_gain
+from posttrain.ops.advantages import (
+    batch_normalize,
+    group_center,
+    group_mean,
+    group_normalize,
+    group_std,
+    is_constant,
+    leave_one_out,
+)
+from posttrain.ops.divergences import k1, k2, k3
+from posttrain.ops.preferences import logistic, squared
+from posttrain.ops.ratios import sequence_log_ratio, straight_through
+from posttrain.ops.returns import gae, to_go
+from posttrain.ops.surrogates import clipped_gain, dual_clipped_gain, weighted_log_prob
 
-__all__ = ["clipped_gain", "group_mean", "group_normalize", "group_std", "is_constant", "k3"]
+__all__ = [
+    "batch_normalize", "clipped_gain", "dual_clipped_gain", "gae", "group_center", "group_mean", "group_normalize",
+    "group_std", "is_constant", "k1", "k2", "k3", "leave_one_out", "logistic", "sequence_log_ratio", "squared",
+    "straight_through", "to_go", "weighted_log_prob",
+]

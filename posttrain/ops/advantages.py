@@ -43,3 +43,26 @@ def is_constant(x: Tensor, group: Tensor) -> Tensor:
     low = torch.full_like(x, torch.inf).scatter_reduce_(0, index, x, "amin")[index]
     high = torch.full_like(x, -torch.inf).scatter_reduce_(0, index, x, "amax")[index]
     return low == high
+
+
+def group_center(reward: Tensor, group: Tensor) -> Tensor:
+    """Â_i = r_i − mean r within each group, [B]: no division by the spread (Dr. GRPO, 2503.20783)."""
+    return torch.where(is_constant(reward, group), 0.0, reward - group_mean(reward, group))
+
+
+def leave_one_out(reward: Tensor, group: Tensor) -> Tensor:
+    """Â_i = r_i − mean of the group's other rewards = n / (n − 1) (r_i − mean r), [B]; 0 for a group of one.
+
+    RLOO: Kool et al. 2019; Ahmadian et al. 2024 (2402.14740), sec. 3.2.
+    """
+    _, size = _sizes(group)
+    return group_center(reward, group) * size / (size - 1).clamp(min=1)
+
+
+def batch_normalize(x: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Tensor:
+    """(x − mean) / (std + ε) over all masked decisions of the batch: x, mask [B, T] -> [B, T], 0 where masked."""
+    assert x.shape == mask.shape, (x.shape, mask.shape)
+    count = mask.sum().clamp(min=1)
+    centred = torch.where(mask, x - torch.where(mask, x, 0.0).sum() / count, 0.0)
+    variance = (centred**2).sum() / (count - 1).clamp(min=1)
+    return centred / (variance.sqrt() + epsilon)

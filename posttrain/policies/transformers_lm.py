@@ -156,7 +156,7 @@ def open_transformers(folder: Path, dtype: torch.dtype) -> Any:
 def is_causal(model: Any) -> bool:
     """Whether the last token leaves what is said before it alone."""
     ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]]) % model.config.get_text_config().vocab_size
-    return alike(*model(ids, use_cache=False).logits[:, :3])
+    return alike(*model(ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, :3])
 
 
 def add_lora(model: Any, adapters: Adapters) -> Any:

@@ -180,7 +180,7 @@ class _Wave:
         _, prompt, counts = (live // self.samples).unique(return_inverse=True, return_counts=True)
         deepest = int(counts.max())
         place = torch.arange(len(live)) - (counts.cumsum(0) - counts)[prompt]
-        new = prompt * deepest + place
+        new: Tensor = prompt * deepest + place
         source = slots[torch.zeros(len(counts) * deepest, dtype=torch.long)]  # empty slots repeat some row, unread
         source[new] = slots
         per_prompt = len(self.cache.bias) // len(self.cache.shared[0][0][1])

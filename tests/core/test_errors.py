@@ -23,7 +23,8 @@ def test_unknown_names_the_nearest_and_the_few() -> None:
 def test_unknown_lists_the_few_where_none_is_near() -> None:
     with pytest.raises(UserError) as caught:
         unknown("reward_model", "zzz", NAMES)
-    assert str(caught.value) == "reward_model = 'zzz': no such reward model; allowed: addition, retention, word-problems"
+    assert str(caught.value) == ("reward_model = 'zzz': no such reward model; "
+                                 "allowed: addition, retention, word-problems")
 
 
 def test_unknown_does_not_list_the_many() -> None:

@@ -50,10 +50,6 @@ def test_greedy_accuracy(models: tuple[LanguageModel, LanguageModel]) -> None:
     assert found.interval[0] <= found.mean <= found.interval[1]
 
 
-def test_no_problems(models: tuple[LanguageModel, LanguageModel]) -> None:
-    assert greedy_accuracy(models[0], [], Scorer(ByText("by-text", 20)), 8).mean == 0
-
-
 def test_divergence_from_itself_is_zero(models: tuple[LanguageModel, LanguageModel]) -> None:
     model = models[0]
     assert divergence(model, model.policy, PROBLEMS, 8, seed=0) == 0

@@ -25,7 +25,8 @@ def losses(made: nn.Module, step: int) -> list[Tensor]:
     """Two micro-batches of a loss that bends, different at every step."""
     generator = torch.Generator().manual_seed(100 + step)
     x, y = torch.randn(2, 5, generator=generator).to(made.b.dtype)
-    return [((made.a @ x[:4]).tanh().sum() + (made.b * x).sin().sum()) * 3, (made.b @ y) ** 2 + (made.a @ y[:4]).exp().sum()]
+    return [((made.a @ x[:4]).tanh().sum() + (made.b * x).sin().sum()) * 3,
+            (made.b @ y) ** 2 + (made.a @ y[:4]).exp().sum()]
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
