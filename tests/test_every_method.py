@@ -15,7 +15,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toy import TOOL, Learner, TablePolicy, language_learner, relative_error, table_groups, toy_groups, widened
+from toy import (
+    TOOL,
+    Learner,
+    TablePolicy,
+    language_learner,
+    relative_error,
+    sequences,
+    table_groups,
+    toy_groups,
+    widened,
+)
 
 from posttrain.core import Batch, Groups, Loss, Method, Models, catalog
 from posttrain.core.errors import UserError
@@ -86,9 +96,9 @@ def test_a_masked_token_is_not_learnt(name: str) -> None:
     """A tool's answer at a completion's end: which tokens it has changes nothing, because no decision follows."""
     method, batch = catalog.make(name), toy_groups()
     batch.mask[4, 5:7] = False
-    tokens = batch.payload.tokens.clone()
+    tokens = sequences(batch).tokens.clone()
     tokens[4, 5:7] = (tokens[4, 5:7] + 13) % 97
-    other = batch.replace(payload=dataclasses.replace(batch.payload, tokens=tokens))
+    other = batch.replace(payload=dataclasses.replace(sequences(batch), tokens=tokens))
     learners = language_learner(method), language_learner(method)
     for learner, each in zip(learners, (batch, other), strict=True):
         learner.update(each)
@@ -104,7 +114,7 @@ def test_ratio_is_exactly_one_before_the_first_update(name: str, budget: int) ->
 
     def loss(self: Method[Any], models: Models, batch: Batch) -> Loss:
         seen.append((len(learner.optimizer.gradients), batch.log_ratio(models.policy.log_prob(batch)).detach()))
-        return super(watched, self).loss(models, batch)
+        return plain.loss(self, models, batch)
 
     plain = type(catalog.make(name))
     watched = type("Watched", (plain,), {"loss": loss})

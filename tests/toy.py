@@ -6,6 +6,7 @@ smallest policy there is, one free number for each decision, so that a loss and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
@@ -40,7 +41,7 @@ def toy_model(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: Any)
             return 0.1 * torch.randn(sum(part_sizes(arch, name)), generator=generator)
         rows = arch.vocabulary if part in ("embed", "head") else sum(part_sizes(arch, name))
         columns = {"o": arch.heads * arch.head_width, "down": arch.hidden}.get(part, arch.width)
-        return torch.randn(rows, columns, generator=generator) * columns**-0.5
+        return torch.randn(rows, columns, generator=generator) / math.sqrt(columns)
 
     return Transformer(arch, {name: weight(name) for name in names(arch)}).to(dtype)
 
@@ -68,6 +69,11 @@ def toy_groups(seed: int = 0, dtype: torch.dtype = torch.float64) -> Groups:
                   reward=torch.tensor(REWARDS, dtype=dtype), finished=lengths < shape[1])
 
 
+def sequences(batch: Batch) -> Sequences:
+    assert isinstance(batch.payload, Sequences)
+    return batch.payload
+
+
 def widened(batch: Groups, columns: int) -> Groups:
     """The same batch with that many masked columns at its end, NaN in those that hold fractions."""
     def wide(x: Tensor) -> Tensor:
@@ -76,7 +82,8 @@ def widened(batch: Groups, columns: int) -> Groups:
 
     wider = {f.name: wide(x) for f in fields(batch)
              if isinstance(x := getattr(batch, f.name), Tensor) and x.shape == batch.mask.shape}
-    return batch.replace(**wider, payload=replace(batch.payload, tokens=wide(batch.payload.tokens)))
+    payload = sequences(batch)
+    return batch.replace(**wider, payload=replace(payload, tokens=wide(payload.tokens)))
 
 
 @dataclass(frozen=True)
@@ -95,14 +102,14 @@ class TablePolicy:
     decision = "decision"
 
     def __init__(self, log_prob: Tensor, sizes: Sequence[int] = ()) -> None:
-        self.module = nn.Module()
-        self.module.table = nn.Parameter(log_prob.clone())
+        self.table = nn.Parameter(log_prob.clone())
+        self.module: nn.Module = nn.ParameterList([self.table])
         self.sizes = list(sizes)
 
     def log_prob(self, batch: Batch) -> Tensor:
         rows = batch.payload
         assert isinstance(rows, Rows)
-        return torch.where(batch.mask, self.module.table[rows.index], 0.0)
+        return torch.where(batch.mask, self.table[rows.index], 0.0)
 
     def score(self, batch: Batch, entropy: bool = False) -> Score:
         return Score(self.log_prob(batch))
@@ -145,10 +152,11 @@ class Learner:
         self.optimizer = Recording(policy.module)
         self.metrics: dict[str, float] = {}
 
-    def update(self, batch: Batch, step: int = 0, lr: float = 1e-2) -> Batch:
+    def update(self, batch: Groups, step: int = 0, lr: float = 1e-2) -> Groups:
         """One source batch through the real loop; returns it as `prepare` left it."""
         generator = torch.Generator().manual_seed(derive(step, "minibatches"))
         prepared, self.metrics, _ = update(self.method, self.models, self.optimizer, batch, Pace(lr, 1e30), generator)
+        assert isinstance(prepared, Groups)
         return prepared
 
     @property

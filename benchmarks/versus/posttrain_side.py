@@ -81,7 +81,7 @@ def main(workload: Workload) -> None:
         for _ in range(workload.steps):
             channel.wait()
             started = time.perf_counter()
-            trainer._step()
+            trainer.step()
             wall = time.perf_counter() - started
             channel.send(**report(latest), seconds=wall, stages=stages(latest.timing, watch.take(), wall),
                          peak_bytes=peak_bytes())

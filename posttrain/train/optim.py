@@ -75,8 +75,9 @@ class FlatAdamW:
 
 def _collect(p: Tensor) -> None:
     """Add a low-precision gradient to the fp32 sum and free it."""
-    p.main_grad.add_(p.grad)  # type: ignore[attr-defined]
-    p.grad = None
+    if p.grad is not None:  # None from fused backward passes, which have added to main_grad themselves
+        p.main_grad.add_(p.grad)  # type: ignore[attr-defined]
+        p.grad = None
 
 
 def schedule(kind: str, lr: float, warmup: int, steps: int) -> Callable[[int], float]:

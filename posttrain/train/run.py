@@ -134,7 +134,7 @@ class Trainer:
         self.display.begin(self.done + 1, self.config.steps)
         with Interrupt(self.display.note) as interrupt:
             while self.done < self.config.steps:
-                self._step()
+                self.step()
                 last = self.done == self.config.steps
                 if self.config.eval_every and self.done % self.config.eval_every == 0 and not last:
                     self._evaluate(f"step {self.done}")
@@ -142,14 +142,15 @@ class Trainer:
                     self._checkpoint()
                 if interrupt.asked:
                     raise KeyboardInterrupt
-        self._evaluate("after")
+        if not any(row["when"] == "after" for row in read_rows(self.folder.evaluations)):
+            self._evaluate("after")
         self.model.policy.save(self.folder.final)
         summary = self._summary()
         checkpoint.write_json(self.folder.summary, summary)
         self.display.finish(tell(summary, self.folder.path, self.config))
         return Run(self.folder.path, summary)
 
-    def _step(self) -> None:
+    def step(self) -> None:
         """Source, update, and what is kept of both."""
         started = time.perf_counter()
         rollout = self.source.next(self.done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from toy import Rows, table_groups
 
-from posttrain.core import Groups
+from posttrain.core import Groups, Term
 
 MASK = [[1, 1, 0], [1, 0, 0], [0, 0, 0]]
 X = torch.tensor([[1.0, 2.0, 40.0], [5.0, 60.0, 70.0], [80.0, 90.0, 99.0]], dtype=torch.float64)
@@ -104,8 +105,10 @@ def test_any_split_adds_up_to_the_whole(case: tuple[Groups, Tensor, list[Tensor]
     whole, x, parts = case
     counted = whole.counted()
     pieces = [(counted.take(rows), x[rows]) for rows in parts]
-    for mean in (lambda b, v: b.mean(v), lambda b, v: b.mean(v[:, 0]), lambda b, v: b.mean(b.mean_per_row(v)),
-                 lambda b, v: b.mean(v[:, 0], "w")):
+    means: list[Callable[[Groups, Tensor], Term]] = [
+        lambda b, v: b.mean(v), lambda b, v: b.mean(v[:, 0]), lambda b, v: b.mean(b.mean_per_row(v)),
+        lambda b, v: b.mean(v[:, 0], "w")]
+    for mean in means:
         terms, expected = [mean(b, v) for b, v in pieces], mean(whole, x)
         assert_close(torch.stack([t.value for t in terms]).sum(), expected.value)
         assert sum(t.here for t in terms) == expected.count  # a metric's count adds up too

@@ -9,19 +9,18 @@ import torch
 from hugging_face import KINDS, tiny
 from torch import Tensor
 from torch.testing import assert_close
-from toy import relative_error, toy_groups, toy_model
+from toy import relative_error, sequences, toy_groups, toy_model
 
 from posttrain.core import Groups
 from posttrain.nets.architecture import read_architecture
 from posttrain.nets.hf_weights import from_hf, to_hf
 from posttrain.nets.transformer import Transformer
-from posttrain.policies.causal_lm import CausalLM, Sequences
+from posttrain.policies.causal_lm import CausalLM
 
 
 def reference_scores(model: Any, batch: Groups) -> tuple[Tensor, Tensor]:
     """log p and entropy of every decision [B, T], each row run alone through transformers."""
-    payload = batch.payload
-    assert isinstance(payload, Sequences)
+    payload = sequences(batch)
     logp, entropy = (torch.zeros(batch.mask.shape, dtype=model.dtype) for _ in range(2))
     for i, length in enumerate(payload.lengths.tolist()):
         prompt, own = payload.prompts[int(payload.prompt[i])], payload.tokens[i, :length]
@@ -77,8 +76,9 @@ def with_adapters() -> Transformer:
     net = toy_model(dtype=torch.float32)
     generator = torch.Generator().manual_seed(5)
     net.add_lora(rank=2, alpha=4.0, generator=generator)
-    for pair in net.lora.values():
-        pair[1].data.copy_(0.1 * torch.randn(pair[1].shape, generator=generator))
+    for name, parameter in net.lora.named_parameters():
+        if name.endswith(".1"):  # B, which begins as zeros
+            parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
     return net.double()
 
 
@@ -90,7 +90,9 @@ def test_new_adapters_change_nothing() -> None:
     assert torch.equal(after, before)
     after.sum().backward()
     assert all(w.grad is None for w in net.weights)
-    assert all(pair[1].grad is not None and pair[1].grad.norm() > 0 for pair in net.lora.values())
+    outer = [p for name, p in net.lora.named_parameters() if name.endswith(".1")]
+    assert len(outer) == 8  # four products in each of two layers
+    assert all(b.grad is not None and b.grad.norm() > 0 for b in outer)
 
 
 def test_merged_weights_equal_adapters() -> None:
@@ -104,7 +106,8 @@ def test_merged_weights_equal_adapters() -> None:
 def test_merged_weight_by_hand() -> None:
     # One pair for each of q, k and v: rows 0…31, 32…47 and 48…63 of the fused weight; α / rank = 2.
     net = with_adapters()
-    a, b = (p.detach() for p in net.lora["0_qkv"])
+    adapters = dict(net.lora.named_parameters())
+    a, b = adapters["0_qkv.0"].detach(), adapters["0_qkv.1"].detach()
     w = net.weight("0.qkv").detach()
     expected = torch.cat([w[:32] + 2 * b[:32] @ a[0:2], w[32:48] + 2 * b[32:48] @ a[2:4], w[48:] + 2 * b[48:] @ a[4:6]])
     assert_close(net.merged("0.qkv").detach(), expected)

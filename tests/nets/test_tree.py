@@ -67,8 +67,8 @@ def test_attention_is_causal_attention_of_every_path(case: tuple[int, list[int],
     for m, group in zip(middle, leaves, strict=True):
         for n in group:
             path = torch.tensor([*range(root), *range(at_middle, at_middle + m), *range(at_leaf, at_leaf + n)])
-            expected = F.scaled_dot_product_attention(
-                *(x[path].transpose(0, 1)[None] for x in (q, k, v)), is_causal=True, enable_gqa=True)
+            query, key, value = (x[path].transpose(0, 1)[None] for x in (q, k, v))
+            expected = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
             assert_close(found[path], expected[0].transpose(0, 1))
             at_leaf += n
         at_middle += m

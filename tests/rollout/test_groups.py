@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny_folder import write_tiny_folder
+from toy import sequences
 
 from posttrain.core.errors import PosttrainError
 from posttrain.policies.load import LanguageModel, load_language_model
@@ -45,14 +46,14 @@ def test_a_step_s_batch(model: LanguageModel) -> None:
     assert batch.unit.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert batch.version.shape == batch.mask.shape
     assert (batch.version == 5).all()
-    assert torch.equal(batch.mask.sum(1), batch.payload.lengths)
-    assert batch.mask.shape[1] == int(batch.payload.lengths.max())  # no wider than the longest
+    assert torch.equal(batch.mask.sum(1), sequences(batch).lengths)
+    assert batch.mask.shape[1] == int(sequences(batch).lengths.max())  # no wider than the longest
     assert (batch.logp_behaviour[batch.mask] < 0).all()
     assert rollout.dropped == 0
     problems = [TASK.train(15 + i, 0) for i in range(3)]  # three a step: numbers 15, 16 and 17
     assert rollout.prompts == [p.prompt for p in problems for _ in range(4)]
     for i, text in enumerate(rollout.completions):
-        row = batch.payload.tokens[i, : int(batch.payload.lengths[i])]
+        row = sequences(batch).tokens[i, : int(sequences(batch).lengths[i])]
         assert text == model.prompter.decode(row.tolist())
         assert float(batch.reward[i]) == TASK.score(problems[i // 4], text)
 
@@ -77,7 +78,7 @@ def test_failed_rows_are_dropped_and_counted(model: LanguageModel) -> None:
     assert rollout.failures[0] == "RuntimeError: cannot read this"
     assert rollout.completions == [full.completions[i] for i in good]
     assert rollout.batch.unit.tolist() == [i // 4 for i in good]
-    assert torch.equal(rollout.batch.payload.tokens, full.batch.payload.tokens[good])
+    assert torch.equal(sequences(rollout.batch).tokens, sequences(full.batch).tokens[good])
     assert rollout.batch.reward.tolist() == [len(text) % 2 for text in rollout.completions]
 
 

@@ -39,6 +39,14 @@ def test_search_is_the_inverse_of_the_distribution(mass: list[int], numerators: 
     assert search(weights, uniform).tolist() == expected.tolist()
 
 
+def test_search_at_the_edges_of_blocks() -> None:
+    """600 equal masses and u = k / 600, rounded up a little: token k, in blocks of 256 as anywhere else."""
+    k = torch.tensor([0, 1, 255, 256, 257, 511, 512, 599])
+    assert search(torch.ones(len(k), 600), (k + 0.01) / 600).tolist() == k.tolist()
+    edges = torch.tensor([0, 255, 256, 257, 511])
+    assert search(torch.ones(len(edges), 512), edges / 512).tolist() == edges.tolist()  # exactly at the edge
+
+
 @given(st.lists(st.floats(-20, 20), min_size=1, max_size=600), st.floats(0, 1, exclude_max=True, width=32))
 def test_only_tokens_with_mass_are_drawn(logits: list[float], u: float) -> None:
     """Rounding at the very end of the distribution must not fall off it, nor land where there is nothing."""

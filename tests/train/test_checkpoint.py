@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,16 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-DAMAGE = {
+def replace_by(path: Path, text: str | None) -> None:
+    """A folder by a file of this text, or by an empty folder."""
+    shutil.rmtree(path)
+    if text is None:
+        path.mkdir()
+    else:
+        path.write_text(text)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "one bit": (lambda p: flip(p / "state.safetensors"), "state.safetensors does not match its checksum"),
     "other data": (lambda p: (p / "state.json").write_text("{}"), "state.json does not match its checksum"),
     "cut short": (lambda p: (p / "state.safetensors").write_bytes(b"12"), "state.safetensors does not match"),
@@ -80,8 +90,8 @@ DAMAGE = {
     "no manifest": (lambda p: (p / "manifest.json").unlink(), "FileNotFoundError"),
     "half a manifest": (lambda p: (p / "manifest.json").write_text('{"state'), "JSONDecodeError"),
     "another manifest": (lambda p: (p / "manifest.json").write_text('["state.json"]'), "TypeError"),
-    "empty folder": (lambda p: (shutil.rmtree(p), p.mkdir()), "FileNotFoundError"),
-    "a file": (lambda p: (shutil.rmtree(p), p.write_text("x")), "NotADirectoryError"),
+    "empty folder": (lambda p: replace_by(p, None), "FileNotFoundError"),
+    "a file": (lambda p: replace_by(p, "x"), "NotADirectoryError"),
 }
 
 

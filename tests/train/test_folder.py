@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,7 +63,8 @@ def test_one_process_at_a_time(folder: RunFolder) -> None:
 
 
 def test_rows_round_trip(folder: RunFolder) -> None:
-    rows = [{"step": 1, "x": 0.1}, {"step": 2, "text": "ü \u2028 \x85 \x1c end"}, {"step": 3, "x": 1e-300}]
+    rows: list[dict[str, Any]] = [
+        {"step": 1, "x": 0.1}, {"step": 2, "text": "ü \u2028 \x85 \x1c end"}, {"step": 3, "x": 1e-300}]
     for row in rows:
         folder.append(folder.metrics, row)
     assert read_rows(folder.metrics) == rows

@@ -12,16 +12,24 @@ from torch.testing import assert_close
 from posttrain.train.optim import FlatAdamW, schedule
 
 
-def module(dtype: torch.dtype = torch.float32) -> nn.Module:
-    generator = torch.Generator().manual_seed(0)
-    made = nn.Module()
-    made.a = nn.Parameter(torch.randn(3, 4, generator=generator).to(dtype))
-    made.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
-    made.b = nn.Parameter(torch.randn(5, generator=generator).to(dtype))
-    return made
+class Weights(nn.Module):
+    """Two that are trained and one that is not."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.a = nn.Parameter(torch.randn(3, 4, generator=generator).to(dtype))
+        self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+        self.b = nn.Parameter(torch.randn(5, generator=generator).to(dtype))
 
 
-def losses(made: nn.Module, step: int) -> list[Tensor]:
+class One(nn.Module):
+    def __init__(self, w: Tensor) -> None:
+        super().__init__()
+        self.w = nn.Parameter(w)
+
+
+def losses(made: Weights, step: int) -> list[Tensor]:
     """Two micro-batches of a loss that bends, different at every step."""
     generator = torch.Generator().manual_seed(100 + step)
     x, y = torch.randn(2, 5, generator=generator).to(made.b.dtype)
@@ -32,7 +40,7 @@ def losses(made: nn.Module, step: int) -> list[Tensor]:
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("max_norm", [0.5, 1e9])
 def test_is_torch_s_adamw(max_norm: float, weight_decay: float) -> None:
-    ours, theirs = module(), module()
+    ours, theirs = Weights(), Weights()
     optimizer = FlatAdamW(ours, betas=(0.8, 0.9), weight_decay=weight_decay)
     reference = torch.optim.AdamW([theirs.a, theirs.b], betas=(0.8, 0.9), weight_decay=weight_decay, eps=1e-8)
     clipped = 0
@@ -57,8 +65,7 @@ def test_is_torch_s_adamw(max_norm: float, weight_decay: float) -> None:
 
 def test_first_step_by_hand() -> None:
     # m = (1 − β₁) g, v = (1 − β₂) g²; both corrected to g and g²; step = lr · g / (|g| + ε) = lr · sign(g).
-    made = nn.Module()
-    made.w = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    made = One(torch.tensor([1.0, -2.0, 3.0]))
     optimizer = FlatAdamW(made)
     (made.w * torch.tensor([5.0, -0.25, 0.0])).sum().backward()
     assert optimizer.step(0.1, 1e9) == pytest.approx(math.sqrt(25 + 0.0625))
@@ -66,7 +73,7 @@ def test_first_step_by_hand() -> None:
 
 
 def test_gradient_is_zero_after_a_step() -> None:
-    made = module()
+    made = Weights()
     optimizer = FlatAdamW(made)
     losses(made, 0)[0].backward()
     assert optimizer.gradient.norm() > 0
@@ -78,8 +85,7 @@ def test_gradient_is_zero_after_a_step() -> None:
 
 def test_bf16_weights_follow_the_fp32_master() -> None:
     """Steps far below the spacing of bf16 add up in the master: 2⁻⁸ near 1, and 40 steps of 2⁻¹² make 2.5 of them."""
-    made = nn.Module()
-    made.w = nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    made = One(torch.ones(3, dtype=torch.bfloat16))
     optimizer = FlatAdamW(made)
     assert optimizer.master.dtype == torch.float32
     for _ in range(40):
@@ -92,8 +98,7 @@ def test_bf16_weights_follow_the_fp32_master() -> None:
 
 def test_bf16_gradients_are_summed_in_fp32() -> None:
     # 256 + 8 · 0.5 = 260; in bf16, whose spacing there is 2, every 0.5 would be lost.
-    made = nn.Module()
-    made.w = nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
+    made = One(torch.ones(1, dtype=torch.bfloat16))
     optimizer = FlatAdamW(made)
     (256 * made.w).sum().backward()
     for _ in range(8):
@@ -105,7 +110,7 @@ def test_bf16_gradients_are_summed_in_fp32() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_gradient_that_is_not_finite_changes_nothing(bad: float, dtype: torch.dtype) -> None:
-    made = module(dtype)
+    made = Weights(dtype)
     optimizer = FlatAdamW(made)
     losses(made, 0)[0].backward()
     optimizer.step(0.1, 1.0)
@@ -120,7 +125,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad: float, dtype: torch.
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_state_round_trip(dtype: torch.dtype) -> None:
-    made, again = module(dtype), module(dtype)
+    made, again = Weights(dtype), Weights(dtype)
     first, second = FlatAdamW(made), FlatAdamW(again)
     for step in range(6):
         if step == 3:

@@ -47,18 +47,18 @@ def test_groups_do_not_see_each_other() -> None:
 
 
 def test_clips_both_sides_for_both_signs() -> None:
-    # Ratios 0.5, 1, 1.5 in both rows; ε_low = 0.2, ε_high = 0.28, so the range is [0.8, 1.28].
-    #   Â = −A: min(−0.5 A, −0.8 A) = −0.8 A (clipped),  −A,  min(−1.5 A, −1.28 A) = −1.5 A (not clipped)
-    #   Â = +A: min(0.5 A, 0.8 A) = 0.5 A (not clipped),  A,  min(1.5 A, 1.28 A) = 1.28 A (clipped)
-    # L = −½ [ (−0.8 − 1 − 1.5) / 3 + (0.5 + 1 + 1.28) / 3 ] A = 0.52 A / 6.
-    # dL/dlog π = −½ · ⅓ · ρ Â where the unclipped side is the smaller, 0 where the clipped one is.
-    logp = f64([[0.5, 1.0, 1.5]] * 2).log()
-    batch = table_groups([0, 1], [[1, 1, 1]] * 2, logp_old=torch.zeros_like(logp))
+    # ε_low = 0.2, ε_high = 0.28: the range is [0.8, 1.28].
+    #   Â = −A, ratios 0.5, 1, 1.5: min(−0.5 A, −0.8 A) = −0.8 A (clipped), −A, min(−1.5 A, −1.28 A) = −1.5 A
+    #   Â = +A, ratios 0.5, 1.5:    min(0.5 A, 0.8 A) = 0.5 A,  min(1.5 A, 1.28 A) = 1.28 A (clipped)
+    # L = −½ [ (−0.8 − 1 − 1.5) / 3 + (0.5 + 1.28) / 2 ] A = −½ (−1.1 + 0.89) A = 0.105 A.
+    # dL/dlog π = −½ · 1/|y| · ρ Â where the unclipped side is the smaller, 0 where the clipped one is.
+    logp = f64([[0.5, 1.0, 1.5], [0.5, 1.5, 1.0]]).log()
+    batch = table_groups([0, 1], [[1, 1, 1], [1, 1, 0]], logp_old=torch.zeros_like(logp))
     learner, gradient = run(GRPO(clip_low=0.2, clip_high=0.28, kl_coef=0), batch, logp)
-    assert learner.metrics["loss/policy"] == pytest.approx(0.52 * A / 6)
-    assert learner.metrics["clipped"] == pytest.approx(2 / 6)
+    assert learner.metrics["loss/policy"] == pytest.approx(0.105 * A)
+    assert learner.metrics["clipped"] == pytest.approx(2 / 5)
     assert learner.metrics["ratio"] == pytest.approx(1.0)
-    assert_close(gradient, f64([[0, A / 6, 1.5 * A / 6], [-0.5 * A / 6, -A / 6, 0]]))
+    assert_close(gradient, f64([[0, A / 6, 1.5 * A / 6], [-0.5 * A / 4, 0, 0]]))
 
 
 def test_kl_term() -> None:
