@@ -100,7 +100,7 @@ def draw(result: dict[str, Any], out: Path, name: str) -> None:
         axes.plot(range(1, len(smooth) + 1), smooth, color="#8aa4c8", lw=1.2,
                   label="reward of sampled answers (mean of 5 steps)" if row["seed"] == 0 else None)
         steps, accuracy = zip(*row["heldout"], strict=True)
-        axes.plot(steps, accuracy, "o-", color="#c2410c", ms=4, lw=1.0, alpha=0.8,
+        axes.plot(steps, accuracy, "o", color="#c2410c", ms=5, alpha=0.8, clip_on=False,
                   label="held-out accuracy, greedy" if row["seed"] == 0 else None)
     axes.set(xlabel="step", ylabel="share right", ylim=(0, 1), xlim=(0, None))
     axes.set_title(f"SmolLM2-135M learns {result['runs'][0].get('task', name)} with GRPO: "

@@ -50,6 +50,7 @@ PROMPTS = ((5, 6, 7, 8, 9, 10), (5, 6, 7, 11), (5, 6, 7, 12, 13, 14, 15, 16))  #
 LENGTHS = (4, 1, 6, 3, 7, 2, 5, 4, 1, 3)  # of the completions
 SIZES = (4, 3, 3)  # of the groups
 REWARDS = (0.0, 1.0, 0.25, 0.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0)  # the last group's are equal
+ANSWERS = (0, 1, 2, 0, 0, 1, 2, 0, 0, 0)  # which final answer each completion gives, counted within its group
 TOOL = (2, slice(2, 4))  # row and columns of tokens that the policy did not choose, amid its own
 
 
@@ -66,7 +67,8 @@ def toy_groups(seed: int = 0, dtype: torch.dtype = torch.float64) -> Groups:
     logp = -4.5 + torch.randn(shape, generator=generator, dtype=dtype)
     return Groups(payload=Sequences(PROMPTS, group, tokens, lengths, 1.0), mask=mask, unit=group,
                   version=torch.zeros(shape, dtype=torch.long), logp_behaviour=torch.where(mask, logp, 0.0),
-                  reward=torch.tensor(REWARDS, dtype=dtype), finished=lengths < shape[1])
+                  reward=torch.tensor(REWARDS, dtype=dtype), finished=lengths < shape[1],
+                  extra={"answer": torch.tensor(ANSWERS)})
 
 
 def sequences(batch: Batch) -> Sequences:
@@ -112,7 +114,9 @@ class TablePolicy:
         return torch.where(batch.mask, self.table[rows.index], 0.0)
 
     def score(self, batch: Batch, entropy: bool = False) -> Score:
-        return Score(self.log_prob(batch))
+        """The entropy of a decision is taken to be its own surprise, −log π."""
+        logp = self.log_prob(batch)
+        return Score(logp, -logp if entropy else None)
 
     def split(self, batch: Batch, whole_units: bool) -> list[Tensor]:
         return list(torch.arange(len(batch)).split(self.sizes or len(batch)))
@@ -120,14 +124,16 @@ class TablePolicy:
 
 def table_groups(reward: Sequence[float], mask: Sequence[Sequence[int]] | Tensor, *,
                  group: Sequence[int] | None = None, logp_old: Tensor | None = None,
-                 dtype: torch.dtype = torch.float64) -> Groups:
-    """A batch for a `TablePolicy`: one group unless told otherwise."""
+                 answer: Sequence[int] | None = None, dtype: torch.dtype = torch.float64) -> Groups:
+    """A batch for a `TablePolicy`: one group, and one answer for each reward, unless told otherwise."""
     owned = torch.as_tensor(mask, dtype=torch.bool)
     unit = torch.zeros(len(reward), dtype=torch.long) if group is None else torch.tensor(group)
+    rewards = torch.tensor(reward, dtype=dtype)
+    answers = rewards.unique(return_inverse=True)[1] if answer is None else torch.tensor(answer)
     return Groups(payload=Rows(torch.arange(len(reward))), mask=owned, unit=unit,
                   version=torch.zeros(owned.shape, dtype=torch.long),
                   logp_behaviour=torch.zeros(owned.shape, dtype=dtype), logp_old=logp_old,
-                  reward=torch.tensor(reward, dtype=dtype), finished=torch.ones(len(reward), dtype=torch.bool))
+                  reward=rewards, finished=torch.ones(len(reward), dtype=torch.bool), extra={"answer": answers})
 
 
 class Recording(FlatAdamW):

@@ -61,7 +61,7 @@ class Plain(Shown):
     def objective(self, lines: Sequence[tuple[str, str]]) -> None:
         for label, text in lines:
             for line in text.splitlines():
-                self._say(f"objective: {label}: {line.strip()}")
+                self._say(f"{label}: {line.strip()}")
 
     def begin(self, first_step: int, steps: int) -> None:
         self.steps = steps

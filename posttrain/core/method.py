@@ -20,7 +20,7 @@ B = TypeVar("B", bound=Batch)
 class Paper:
     """Where a method comes from.
 
-    arxiv: identifier, e.g. "2402.03300".
+    arxiv: identifier, e.g. "2402.03300", or the address of a paper that is not there.
     cite: authors and year.
     parent: the method it changes, so that the family tree can be drawn.
     """
@@ -31,7 +31,7 @@ class Paper:
 
     @property
     def link(self) -> str:
-        return f"https://arxiv.org/abs/{self.arxiv}"
+        return self.arxiv if self.arxiv.startswith("https://") else f"https://arxiv.org/abs/{self.arxiv}"
 
 
 @dataclass(frozen=True, kw_only=True)

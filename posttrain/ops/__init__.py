@@ -2,9 +2,13 @@
 
 from posttrain.ops.advantages import (
     batch_normalize,
+    between_groups,
+    covariance,
     group_center,
     group_mean,
     group_normalize,
+    group_share,
+    group_size,
     group_std,
     is_constant,
     leave_one_out,
@@ -16,7 +20,8 @@ from posttrain.ops.returns import gae, to_go
 from posttrain.ops.surrogates import clipped_gain, dual_clipped_gain, weighted_log_prob
 
 __all__ = [
-    "batch_normalize", "clipped_gain", "dual_clipped_gain", "gae", "group_center", "group_mean", "group_normalize",
-    "group_std", "is_constant", "k1", "k2", "k3", "leave_one_out", "logistic", "sequence_log_ratio", "squared",
-    "straight_through", "to_go", "weighted_log_prob",
+    "batch_normalize", "between_groups", "clipped_gain", "covariance", "dual_clipped_gain", "gae", "group_center",
+    "group_mean", "group_normalize", "group_share", "group_size", "group_std", "is_constant", "k1", "k2",
+    "k3", "leave_one_out", "logistic", "sequence_log_ratio", "squared", "straight_through", "to_go",
+    "weighted_log_prob",
 ]

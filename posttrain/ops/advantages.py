@@ -60,9 +60,47 @@ def leave_one_out(reward: Tensor, group: Tensor) -> Tensor:
 
 
 def batch_normalize(x: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Tensor:
-    """(x − mean) / (std + ε) over all masked decisions of the batch: x, mask [B, T] -> [B, T], 0 where masked."""
+    """(x − mean) / (std + ε) over all the policy's decisions of the batch: x, mask [B, T] -> [B, T].
+
+    0 where masked, and exactly 0 where all values are equal.
+    """
     assert x.shape == mask.shape, (x.shape, mask.shape)
     count = mask.sum().clamp(min=1)
     centred = torch.where(mask, x - torch.where(mask, x, 0.0).sum() / count, 0.0)
     variance = (centred**2).sum() / (count - 1).clamp(min=1)
-    return centred / (variance.sqrt() + epsilon)
+    equal = torch.where(mask, x, torch.inf).amin() == torch.where(mask, x, -torch.inf).amax()  # free of rounding
+    return torch.where(equal, 0.0, centred / (variance.sqrt() + epsilon))
+
+
+def group_size(group: Tensor) -> Tensor:
+    """Number of rows in each row's own group: group [B] -> [B] long."""
+    return _sizes(group)[1]
+
+
+def group_share(label: Tensor, group: Tensor) -> Tensor:
+    """Share of each row's own group that has its label: label, group [B] long -> [B] float64, in (0, 1]."""
+    assert label.dim() == 1 and label.shape == group.shape, (label.shape, group.shape)
+    pairs = torch.stack([group, label], 1)
+    _, index, counts = pairs.unique(dim=0, return_inverse=True, return_counts=True)
+    share: Tensor = counts[index].double() / group_size(group)
+    return share
+
+
+def between_groups(x: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and sample standard deviation of one value per group, scalars: x, group [B], x constant within a group.
+
+    Every group counts once, whatever its size; the deviation of a single group is 0.
+    """
+    assert x.dim() == 1 and x.shape == group.shape, (x.shape, group.shape)
+    once = 1 / group_size(group).to(x.dtype)
+    count = once.sum().round().clamp(min=1)
+    mean = (once * x).sum() / count
+    return mean, ((once * (x - mean) ** 2).sum() / (count - 1).clamp(min=1)).sqrt()
+
+
+def covariance(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    """(x − mean x) (y − mean y), the means over all the policy's decisions of the batch, [B, T]; 0 where masked."""
+    assert x.shape == y.shape == mask.shape, (x.shape, y.shape, mask.shape)
+    count = mask.sum().clamp(min=1)
+    x, y = torch.where(mask, x, 0.0), torch.where(mask, y, 0.0)
+    return torch.where(mask, (x - x.sum() / count) * (y - y.sum() / count), 0.0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from posttrain.core import Groups
 from posttrain.core.errors import PosttrainError
@@ -15,6 +17,30 @@ from posttrain.policies.prompts import Prompter
 from posttrain.rewards.scoring import Scored, Scorer
 from posttrain.rollout.engine import Completions, Engine, Sampling
 from posttrain.tasks.task import Problem, Task
+
+_NUMBER = re.compile(r"(?<!\d)-?\d+(?:,\d{3})*(?:\.\d+)?", re.ASCII)
+
+
+def final_answer(text: str) -> str:
+    """What a completion answers, as read without its task: its last number in one spelling, else all of its text.
+
+    "so 1,200.50" and "1200.5" answer the same; a completion without digits answers itself, stripped.
+    """
+    numbers = _NUMBER.findall(text)
+    if not numbers:
+        return text.strip()
+    last: str = numbers[-1].replace(",", "")
+    return last.rstrip("0").rstrip(".") if "." in last else last
+
+
+def answer_ids(texts: Sequence[str], group: Tensor) -> Tensor:
+    """[B] long: the number of each completion's final answer, counted from 0 within its group [B]."""
+    seen: dict[int, dict[str, int]] = {}
+    ids = []
+    for text, unit in zip(texts, group.tolist(), strict=True):
+        answers = seen.setdefault(unit, {})
+        ids.append(answers.setdefault(final_answer(text), len(answers)))
+    return torch.tensor(ids, dtype=torch.long)
 
 
 @dataclass(frozen=True)
@@ -68,6 +94,7 @@ class GroupSource:
         payload = Sequences(tuple(map(tuple, ids)), group, tokens, out.lengths, self.sampling.temperature)
         reward = torch.tensor([0.0 if s.value is None else s.value for s in scored])
         batch = Groups(payload=payload, mask=mask, unit=group, version=torch.full(mask.shape, step),
-                       logp_behaviour=logp, reward=reward, finished=out.finished).take(rows)
+                       logp_behaviour=logp, reward=reward, finished=out.finished,
+                       extra={"answer": answer_ids(texts, group)}).take(rows)
         prompts = [self.prompter.show(problems[i].prompt) for i in kept]
         return Rollout(batch, prompts, [texts[i] for i in kept], failures, len(scored) - len(kept))

@@ -1,7 +1,8 @@
 """addition: "What is A + B?" with A and B in 1..20; addition-N has them in 1..N.
 
-Pairs are divided by a hash, a quarter of them held out, and a + b stands on the same side as b + a.  A split by a
-rule such as (a + b) mod k would hold out whole answers, and the held-out score would measure something else.
+The ordered pairs are divided by a hash, a quarter of them held out; b + a may be trained on where a + b is not.  A
+split by a rule such as (a + b) mod k would hold out whole answers, and the held-out score would measure something
+else.
 """
 
 from __future__ import annotations
@@ -68,8 +69,7 @@ class Addition:
 
 
 def _pair(problem: Problem) -> str:
-    low, high = sorted((problem.data["a"], problem.data["b"]))
-    return f"{low}+{high}"
+    return f"{problem.data['a']}+{problem.data['b']}"
 
 
 @functools.cache
@@ -78,5 +78,5 @@ def _share(largest: int) -> float:
     if largest > 20:
         return HELDOUT_SHARE
     numbers = range(1, largest + 1)
-    smallest = min(fraction(f"{a}+{b}") for a in numbers for b in numbers if a <= b)
+    smallest = min(fraction(f"{a}+{b}") for a in numbers for b in numbers)
     return max(HELDOUT_SHARE, math.nextafter(smallest, 1.0))

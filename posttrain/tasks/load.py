@@ -37,7 +37,7 @@ def load_task(name: str, verifier: str | None = None, heldout_file: str | None =
     if jsonl.is_file_name(name):
         return jsonl.load(name, _needed(verifier, name), heldout_file)
     if heldout_file is not None:
-        raise UserError(f"heldout_file = {heldout_file!r}: only a JSONL task takes one, not {name!r}")
+        raise UserError(f"heldout = {heldout_file!r}: only a JSONL task takes one, not {name!r}")
     if name.endswith(".py"):
         raise UserError(f"task = {name!r}: name the function in it too, as {name}:FUNCTION")
     if ":" in name:

@@ -44,8 +44,11 @@ class RunFolder:
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             what = "a run already; continue it with --resume" if self.config.exists() else "other files already"
             raise UserError(f"out = '{self.path}': holds {what}, or name another folder")
-        self.rollouts.mkdir(parents=True)
-        self.checkpoints.mkdir()
+        try:
+            self.rollouts.mkdir(parents=True)
+            self.checkpoints.mkdir()
+        except OSError as error:
+            raise UserError(f"out = '{self.path}': cannot be written: {error.strerror}") from error
         self.hold()
         write_json(self.config, config)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from posttrain import ops
 from posttrain.core import Groups, Method, Models
@@ -37,6 +38,8 @@ from posttrain.train.records import write_rollout
 from posttrain.train.report import tell
 
 RETENTION_PROBLEMS = 64
+CHECKED_PROMPTS = 256  # encoded before anything is written
+DIVERGENCE_PROBLEMS = 16  # some 300 tokens: enough for a mean per token
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Trainer:
         self.model = load_language_model(
             resolve(config.policy), max_new_tokens=config.max_new_tokens, precision=config.precision,
             lora=config.lora, seed=config.seed, tokens_per_micro_batch=config.tokens_per_micro_batch)
-        self.model.prompter.encode(self.task.train(0, config.seed).prompt)  # too long a prompt shows here
+        self._check_prompts()
         for note in self.model.notes:
             display.note(note)
         self.models = Models(method.initial_state(), **self._networks())
@@ -91,6 +94,13 @@ class Trainer:
                             top_k=config.top_k, stop_tokens=self.model.stop_tokens, stop_strings=config.stop)
         self.source = GroupSource(self.task, self.scorer, self.model.engine, self.model.prompter, sampling,
                                   config.prompts, config.samples, config.seed, config.on_reward_failure)
+
+    def _check_prompts(self) -> None:
+        """Held-out prompts and the first of the training prompts fit in the context; a later one ends the run."""
+        first = min(self.config.steps * self.config.prompts, CHECKED_PROMPTS)
+        training = (self.task.train(i, self.config.seed) for i in range(first))
+        for problem in (*training, *self.task.heldout(self.config.eval_problems)):
+            self.model.prompter.encode(problem.prompt)
 
     def _networks(self) -> dict[str, Any]:
         built: dict[str, Callable[[], Any]] = {"policy": lambda: Measured(self.model.policy),
@@ -128,6 +138,17 @@ class Trainer:
     # ------------------------------------------------------------------ the run
 
     def run(self) -> Run:
+        """
+        Raises:
+            PosttrainError: also when the disk takes no more; what is on it stays as it is.
+        """
+        try:
+            return self._run()
+        except (OSError, SafetensorError) as error:
+            raise PosttrainError(f"step {self.done}: cannot write to {self.folder.path}: {error}; once there is room: "
+                                 f"posttrain train --resume {self.folder.path}") from error
+
+    def _run(self) -> Run:
         self.display.objective(describe(self.method, self.config, self.model))
         if not any(row["when"] == "before" for row in read_rows(self.folder.evaluations)):
             self._evaluate("before")
@@ -192,8 +213,9 @@ class Trainer:
             row |= {"other_skills": other.mean, "other_interval": other.interval}
         if when == "after":
             initial = initial_policy(self.model)
-            row |= {"kl_task": divergence(self.model, initial, task[:64], config.max_new_tokens, config.seed),
-                    "kl_other": divergence(self.model, initial, others, 24, config.seed)}
+            row |= {"kl_task": divergence(self.model, initial, task[:DIVERGENCE_PROBLEMS], config.max_new_tokens,
+                                           config.seed),
+                    "kl_other": divergence(self.model, initial, others[:DIVERGENCE_PROBLEMS], 24, config.seed)}
         self.folder.append(self.folder.evaluations, row)
         self.display.evaluation(when, row)
         self.folder.append(self.folder.timing, {"step": self.done, "evaluation": time.perf_counter() - started})

@@ -100,3 +100,20 @@ def test_singletons_are_zero_and_constant(case: Groups) -> None:
 def test_refuses_other_shapes() -> None:
     with pytest.raises(AssertionError):
         ops.group_mean(torch.zeros(2, 2), torch.zeros(2, dtype=torch.long))
+
+
+def test_shares_of_a_label_within_its_group() -> None:
+    # Group 5 has labels 2, 2, 7; group 1 has label 2 alone; the twos of one do not count in the other.
+    group, label = torch.tensor([5, 1, 5, 5, 1]), torch.tensor([2, 2, 7, 2, 2])
+    found = ops.group_share(label, group)
+    assert_close(found, torch.tensor([2 / 3, 1, 1 / 3, 2 / 3, 1], dtype=torch.float64))
+    assert ops.group_size(group).tolist() == [3, 2, 3, 3, 2]
+
+
+def test_groups_count_once_between_groups() -> None:
+    # Values 1, 2 and 6 of groups with 3, 1 and 2 rows: mean 3, variance (4 + 1 + 9) / 2 = 7.
+    x = torch.tensor([1, 6, 1, 2, 6, 1], dtype=torch.float64)
+    mean, std = ops.between_groups(x, torch.tensor([0, 9, 0, 4, 9, 0]))
+    assert float(mean) == pytest.approx(3, rel=1e-12)
+    assert float(std) == pytest.approx(math.sqrt(7), rel=1e-12)
+    assert float(ops.between_groups(x[:1], torch.tensor([0]))[1]) == 0

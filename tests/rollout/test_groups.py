@@ -13,7 +13,7 @@ from posttrain.core.errors import PosttrainError
 from posttrain.policies.load import LanguageModel, load_language_model
 from posttrain.rewards.scoring import Scorer
 from posttrain.rollout.engine import Sampling
-from posttrain.rollout.groups import GroupSource
+from posttrain.rollout.groups import GroupSource, answer_ids
 from posttrain.tasks.addition import Addition
 from posttrain.tasks.task import Problem
 
@@ -104,3 +104,11 @@ def test_top_p_does_not_move_recorded_log_probabilities(model: LanguageModel) ->
     with torch.no_grad():
         gap = (model.policy.log_prob(batch) - batch.logp_behaviour).abs().max()
     assert gap < 1e-5
+
+
+def test_answers_are_numbered_within_their_group() -> None:
+    # Group 0: 1200.5 in three spellings, then −3 and 3 (the sign of "5-3" is a minus between two numbers).
+    # Group 1: no digits, so the text itself counts; numbering starts anew.
+    texts = ["2, so 1,200.50", "1200.5", "x = 1200.500", "it is -3", "5-3", " blue ", "blue", "3"]
+    group = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1])
+    assert answer_ids(texts, group).tolist() == [0, 0, 0, 1, 2, 0, 0, 1]

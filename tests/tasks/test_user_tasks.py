@@ -107,7 +107,7 @@ GOOD = '{"prompt": "a", "answer": 1}\n'
     (GOOD.encode(), "task = '{f}': has 1 distinct prompt, at least 2 are needed (one is held out)"),
     ((GOOD * 3).encode(), "task = '{f}': has 1 distinct prompt, at least 2 are needed (one is held out)"),
     ((GOOD * 2 + '{"prompt": "b", "answer": 1}\n' * 2).encode(),
-     "task = '{f}': every prompt occurs on more than one line, so none can be held out; give a heldout_file"),
+     "task = '{f}': every prompt occurs on more than one line, so none can be held out; give --heldout FILE"),
     (GOOD.encode() + b"{'prompt'", "{f} line 2: not JSON: Expecting property name enclosed in double quotes: "
                                    "line 1 column 2 (char 1)"),
     (GOOD.encode() + b"[" * 100_000, "{f} line 2: not JSON: nested too deeply"),
@@ -136,7 +136,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert error(str(folder), "exact") == f"task = '{folder}': cannot be read: Is a directory"
     assert error("no.jsonl", "exact") == "task = 'no.jsonl': no such file"
     good = write(tmp_path / "a.jsonl", rows(3))
-    assert error(good, "number", "no.jsonl") == "heldout_file = 'no.jsonl': no such file"
+    assert error(good, "number", "no.jsonl") == "heldout = 'no.jsonl': no such file"
 
 
 def test_a_heldout_file_that_repeats(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import threading
 import time
@@ -234,3 +235,25 @@ def test_training_outside_the_main_thread(config: Config) -> None:
     worker.join(60)
     assert done
     assert time.monotonic() - started < 60
+
+
+def test_full_disk_is_one_line_and_the_run_resumes(config: Config) -> None:
+    """Files may grow to 100 kB: metrics and rollouts fit, a checkpoint of the model does not."""
+    whole = train(GRPO_, replace(config, out=config.out + "-whole")).folder
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(PosttrainError, match=r"step 2: cannot be written .*File too large.*can be resumed"):
+            train(GRPO_, config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((Path(config.out) / "checkpoints").iterdir()) == []  # nothing half-made
+    out = train(GRPO_, config, resume=True).folder
+    assert (out / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert (out / "final/model.safetensors").read_bytes() == (whole / "final/model.safetensors").read_bytes()
+
+
+def test_folder_that_cannot_be_made(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"out = '.*': cannot be written: Not a directory"):
+        train(GRPO_, replace(config, out=str(tmp_path / "file" / "run")))

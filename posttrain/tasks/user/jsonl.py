@@ -65,7 +65,7 @@ def load(name: str, verifier: str, heldout_file: str | None) -> JsonlTask:
     if heldout_file is None:
         train, heldout = _divide(lines, name)
     else:
-        heldout = _read(heldout_file, "heldout_file", check)
+        heldout = _read(heldout_file, "heldout", check)
         _refuse_repeats(heldout, lines, heldout_file, name)
         train = lines
     ordered = sorted(heldout.values(), key=lambda problem: fraction(prompt_key(problem.prompt)))
@@ -138,7 +138,7 @@ def _divide(lines: Lines, name: str) -> tuple[Lines, Lines]:
     single = sorted((key for key in count if count[key] == 1), key=fraction)
     if not single:
         raise UserError(f"task = {name!r}: every prompt occurs on more than one line, "
-                        "so none can be held out; give a heldout_file")
+                        "so none can be held out; give --heldout FILE")
     below = [key for key in single if fraction(key) < HELDOUT_SHARE] or single[:1]
     chosen = set(below[:len(count) - 1])
     train = {number: problem for number, problem in lines.items() if prompt_key(problem.prompt) not in chosen}
