@@ -67,7 +67,7 @@ def toy_groups(seed: int = 0, dtype: torch.dtype = torch.float64) -> Groups:
     logp = -4.5 + torch.randn(shape, generator=generator, dtype=dtype)
     return Groups(payload=Sequences(PROMPTS, group, tokens, lengths, 1.0), mask=mask, unit=group,
                   version=torch.zeros(shape, dtype=torch.long), logp_behaviour=torch.where(mask, logp, 0.0),
-                  reward=torch.tensor(REWARDS, dtype=dtype), finished=lengths < shape[1],
+                  reward=torch.tensor(REWARDS, dtype=dtype), finished=lengths < shape[1], limit=shape[1],
                   extra={"answer": torch.tensor(ANSWERS)})
 
 
@@ -124,7 +124,8 @@ class TablePolicy:
 
 def table_groups(reward: Sequence[float], mask: Sequence[Sequence[int]] | Tensor, *,
                  group: Sequence[int] | None = None, logp_old: Tensor | None = None,
-                 answer: Sequence[int] | None = None, dtype: torch.dtype = torch.float64) -> Groups:
+                 answer: Sequence[int] | None = None, limit: int = 256,
+                 dtype: torch.dtype = torch.float64) -> Groups:
     """A batch for a `TablePolicy`: one group, and one answer for each reward, unless told otherwise."""
     owned = torch.as_tensor(mask, dtype=torch.bool)
     unit = torch.zeros(len(reward), dtype=torch.long) if group is None else torch.tensor(group)
@@ -133,7 +134,8 @@ def table_groups(reward: Sequence[float], mask: Sequence[Sequence[int]] | Tensor
     return Groups(payload=Rows(torch.arange(len(reward))), mask=owned, unit=unit,
                   version=torch.zeros(owned.shape, dtype=torch.long),
                   logp_behaviour=torch.zeros(owned.shape, dtype=dtype), logp_old=logp_old,
-                  reward=rewards, finished=torch.ones(len(reward), dtype=torch.bool), extra={"answer": answers})
+                  reward=rewards, finished=torch.ones(len(reward), dtype=torch.bool), limit=limit,
+                  extra={"answer": answers})
 
 
 class Recording(FlatAdamW):

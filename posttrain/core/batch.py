@@ -111,6 +111,7 @@ class Groups(Batch):
 
     reward: Tensor  # [B]
     finished: Tensor  # [B] bool: ended by its own decision; False: cut off by the length limit
+    limit: int  # that limit: decisions that the source allows a row, whatever the width of this batch
     advantage: Tensor | None = None  # [B] or [B, T], set by `prepare`
 
     @property

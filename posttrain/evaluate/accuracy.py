@@ -56,7 +56,7 @@ def divergence(model: LanguageModel, initial: Policy, problems: Sequence[Problem
     mask = torch.arange(out.tokens.shape[1]) < out.lengths[:, None]
     batch = Groups(payload=Sequences(tuple(map(tuple, ids)), rows, out.tokens, out.lengths, 1.0), mask=mask, unit=rows,
                    version=torch.zeros(mask.shape), logp_behaviour=out.logp, reward=torch.zeros(len(ids)),
-                   finished=out.finished)
+                   finished=out.finished, limit=max_new_tokens)
     with torch.no_grad():
         difference = model.policy.log_prob(batch) - initial.log_prob(batch)
     return float(difference[mask].mean())

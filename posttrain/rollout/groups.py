@@ -95,6 +95,7 @@ class GroupSource:
         reward = torch.tensor([0.0 if s.value is None else s.value for s in scored])
         batch = Groups(payload=payload, mask=mask, unit=group, version=torch.full(mask.shape, step),
                        logp_behaviour=logp, reward=reward, finished=out.finished,
+                       limit=self.sampling.max_new_tokens,
                        extra={"answer": answer_ids(texts, group)}).take(rows)
         prompts = [self.prompter.show(problems[i].prompt) for i in kept]
         return Rollout(batch, prompts, [texts[i] for i in kept], failures, len(scored) - len(kept))

@@ -77,4 +77,4 @@ def batch_of(prompts: list[list[int]], samples: int, tokens: torch.Tensor, lengt
     reward = torch.zeros(len(group)) if reward is None else reward
     return Groups(payload=payload, mask=mask, unit=group, version=torch.zeros(mask.shape),
                   logp_behaviour=torch.zeros(mask.shape), reward=reward,
-                  finished=torch.ones(len(group), dtype=torch.bool))
+                  finished=torch.ones(len(group), dtype=torch.bool), limit=tokens.shape[1])

@@ -49,7 +49,7 @@ def as_batch(out: Completions, samples: int, temperature: float) -> Groups:
     mask = torch.arange(out.tokens.shape[1]) < out.lengths[:, None]
     return Groups(payload=Sequences(tuple(map(tuple, PROMPTS)), rows, out.tokens, out.lengths, temperature), mask=mask,
                   unit=rows, version=torch.zeros(mask.shape), logp_behaviour=out.logp, reward=torch.zeros(len(rows)),
-                  finished=out.finished)
+                  finished=out.finished, limit=out.tokens.shape[1])
 
 
 @pytest.mark.parametrize("kind", KINDS)

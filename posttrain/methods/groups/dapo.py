@@ -10,8 +10,8 @@ penalty ramps up over the last L_cache tokens before the limit.  No KL term.
 
 Deviations: dynamic sampling, which draws further prompts until no group has equal rewards, is a property of the source
 of samples and is not part of this file: such groups add no gradient, but their tokens still count in the mean.
-|y_i| counts the policy's own tokens only, not a tool's.  L_cache is given as a share of L_max.  1e-4 and exactly 0
-for equal rewards are as in `grpo`.
+|y_i| counts the policy's own tokens only, not a tool's.  L_max is the source's limit, L_cache a share of it.  1e-4 and
+exactly 0 for equal rewards are as in `grpo`.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from posttrain import ops
-from posttrain.core import Fraction, Groups, Loss, Method, Models, NonNegative, Paper, Positive
+from posttrain.core import Fraction, Groups, Loss, Method, Models, NonNegative, Paper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,6 @@ class DAPO(Method[Groups]):
 
     clip_low: Fraction = 0.2  # ε_low, per token; paper sec. 4.1
     clip_high: NonNegative = 0.28  # ε_high, per token; paper sec. 4.1
-    max_tokens: Positive = 256.0  # L_max, tokens; the longest that a run allows by default, 20480 in the paper
     cache_share: Fraction = 0.2  # L_cache / L_max; paper sec. 4.1, 4096 of 20480
 
     def prepare(self, models: Models, batch: Groups) -> Groups:
@@ -40,8 +39,8 @@ class DAPO(Method[Groups]):
 
     def _penalty(self, batch: Groups) -> Tensor:
         """−1 where cut off or beyond the limit, rising to 0 at L_max − L_cache, [B]."""
-        cache = max(self.cache_share * self.max_tokens, 1e-9)
-        left = self.max_tokens - batch.mask.sum(1).to(batch.reward)
+        cache = max(self.cache_share * batch.limit, 1e-9)
+        left = batch.limit - batch.mask.sum(1).to(batch.reward)
         return torch.where(batch.finished, (left / cache - 1).clamp(-1, 0), -1.0)
 
     def silent(self, batch: Groups) -> Tensor:

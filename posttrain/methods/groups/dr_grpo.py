@@ -7,8 +7,8 @@
 Dividing by |y_i| makes long wrong answers cheap, and dividing by the spread weighs prompts by how easy or hard they
 are; with one constant for all, every token of every completion counts alike.  No KL term.
 
-Deviations: none known from the authors' code, which divides by the longest completion allowed.  That length is a
-number given here, never the width of a padded batch, so padding and micro-batches cannot change it.
+Deviations: none known from the authors' code, which divides by the longest completion allowed, L_max.  That length is
+the source's limit, never the width of a padded batch, so padding and micro-batches cannot change it.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from posttrain import ops
-from posttrain.core import Count, Fraction, Groups, Loss, Method, Models, NonNegative, Paper
+from posttrain.core import Fraction, Groups, Loss, Method, Models, NonNegative, Paper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,6 @@ class DrGRPO(Method[Groups]):
 
     clip_low: Fraction = 0.2  # ε_low, per token; PPO's default
     clip_high: NonNegative = 0.2  # ε_high, per token; PPO's default
-    max_tokens: Count = 256  # L_max, tokens; the longest completion that a run allows by default, 3000 in the paper
 
     def prepare(self, models: Models, batch: Groups) -> Groups:
         """Hold each completion against its group's mean: reward [B] -> advantage [B]."""
@@ -40,5 +39,5 @@ class DrGRPO(Method[Groups]):
         ratio = batch.log_ratio(models.policy.log_prob(batch)).exp()  # [B, T]
         gain, clipped = ops.clipped_gain(ratio, batch.credit, self.clip_low, self.clip_high)
         total = torch.where(batch.mask, gain, 0.0).sum(1)  # [B]
-        loss = Loss(policy=batch.mean(-total / self.max_tokens))
+        loss = Loss(policy=batch.mean(-total / batch.limit))
         return loss.log(ratio=batch.mean(ratio), clipped=batch.mean(clipped))

@@ -21,15 +21,15 @@ def of_length(*lengths: int) -> torch.Tensor:
 def test_the_penalty_ramps_up_before_the_limit() -> None:
     # L_max = 10, L_cache = 5: nothing up to 5 tokens, then −1/5 a token down to −1 at 10 and no further.
     mask = of_length(1, 5, 6, 8, 10, 12)
-    batch = table_groups([0] * 6, mask)
-    _, prepared, _ = learn(DAPO(max_tokens=10, cache_share=0.5), batch, torch.zeros(6, 12).double())
+    batch = table_groups([0] * 6, mask, limit=10)
+    _, prepared, _ = learn(DAPO(cache_share=0.5), batch, torch.zeros(6, 12).double())
     close(prepared.extra["overlong"], [0, 0, -0.2, -0.6, -1, -1])
     close(prepared.reward, [0] * 6)  # the task's reward stays what it was
 
 
 def test_a_completion_that_was_cut_off_is_overlong_whatever_its_length() -> None:
-    batch = table_groups([0, 0], of_length(2, 2)).replace(finished=torch.tensor([False, True]))
-    metrics, prepared, _ = learn(DAPO(max_tokens=10), batch, torch.zeros(2, 2).double())
+    batch = table_groups([0, 0], of_length(2, 2), limit=10).replace(finished=torch.tensor([False, True]))
+    metrics, prepared, _ = learn(DAPO(), batch, torch.zeros(2, 2).double())
     close(prepared.extra["overlong"], [-1, 0])
     close(prepared.credit[:, 0], [-A, A])
     close(metrics["overlong"], -0.5)
@@ -38,8 +38,8 @@ def test_a_completion_that_was_cut_off_is_overlong_whatever_its_length() -> None
 def test_a_tool_s_tokens_are_not_the_policy_s_length() -> None:
     mask = of_length(10, 10)
     mask[0, 2:8] = False  # four tokens of its own among ten
-    batch = table_groups([0, 0], mask)
-    _, prepared, _ = learn(DAPO(max_tokens=10, cache_share=0.5), batch, torch.zeros(2, 10).double())
+    batch = table_groups([0, 0], mask, limit=10)
+    _, prepared, _ = learn(DAPO(cache_share=0.5), batch, torch.zeros(2, 10).double())
     close(prepared.extra["overlong"], [0, -1])
 
 

@@ -21,20 +21,20 @@ def test_every_token_counts_alike_however_wide_the_batch() -> None:
         mask = torch.zeros(2, width)
         mask[0, :1] = mask[1, :3] = 1
         logp = torch.zeros(2, width, dtype=torch.float64)
-        _, _, gradient = learn(DrGRPO(max_tokens=4), table_groups([0, 2], mask), logp)
+        _, _, gradient = learn(DrGRPO(), table_groups([0, 2], mask, limit=4), logp)
         close(gradient[:, :3], [[1 / 8, 0, 0], [-1 / 8, -1 / 8, -1 / 8]])
 
 
 def test_micro_batches_do_not_change_the_constant() -> None:
-    batch = table_groups([0, 2], [[1, 0, 0], [1, 1, 1]])
-    _, _, gradient = learn(DrGRPO(max_tokens=4), batch, f64([[0, 0, 0]] * 2), sizes=(1, 1))
+    batch = table_groups([0, 2], [[1, 0, 0], [1, 1, 1]], limit=4)
+    _, _, gradient = learn(DrGRPO(), batch, f64([[0, 0, 0]] * 2), sizes=(1, 1))
     close(gradient, [[1 / 8, 0, 0], [-1 / 8, -1 / 8, -1 / 8]])
 
 
 def test_clips_both_sides() -> None:
     # Â = ∓1, ratios ½ and 1½, range [0.8, 1.2], L_max = 2:
     # L = −½ · ½ (−0.8 − 1.5 + 0.5 + 1.2) = 0.15;   dL/dlog π = −¼ ρ Â where not clipped.
-    batch = table_groups([0, 2], [[1, 1], [1, 1]], logp_old=f64([[0, 0]] * 2))
-    metrics, _, gradient = learn(DrGRPO(max_tokens=2), batch, ln([[0.5, 1.5]] * 2))
+    batch = table_groups([0, 2], [[1, 1], [1, 1]], logp_old=f64([[0, 0]] * 2), limit=2)
+    metrics, _, gradient = learn(DrGRPO(), batch, ln([[0.5, 1.5]] * 2))
     close(metrics["loss/policy"], 0.15)
     close(gradient, [[0, 0.375], [-0.125, 0]])
