@@ -17,7 +17,8 @@ class UserError(PosttrainError, ValueError):
 
 def nearest(name: str, allowed: Iterable[str], count: int = 1) -> list[str]:
     """The names in `allowed` that look most like `name`, best first; empty when none comes close."""
-    return difflib.get_close_matches(name, list(allowed), n=count, cutoff=0.5)
+    close = difflib.get_close_matches(name, list(allowed), n=count + 4, cutoff=0.5)
+    return sorted(close, key=lambda other: sorted(other) != sorted(name))[:count]  # swapped letters come first
 
 
 def unknown(field: str, value: str, allowed: Iterable[str]) -> NoReturn:

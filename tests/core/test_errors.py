@@ -36,3 +36,8 @@ def test_unknown_does_not_list_the_many() -> None:
 def test_wrong_use_is_also_a_value_error() -> None:
     assert issubclass(UserError, PosttrainError)
     assert issubclass(UserError, ValueError)
+
+
+def test_swapped_letters_are_nearest() -> None:
+    # "gpro" shares three letters in order with both; only "grpo" has its letters.
+    assert nearest("gpro", ["gspo", "grpo", "gpg"]) == ["grpo"]

@@ -257,3 +257,10 @@ def test_folder_that_cannot_be_made(config: Config, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"out = '.*': cannot be written: Not a directory"):
         train(GRPO_, replace(config, out=str(tmp_path / "file" / "run")))
+
+
+def test_no_room_for_any_prompt_names_the_option(config: Config) -> None:
+    # 128 tokens of context, 200 of them asked for: −72 are left; "What is A + B? …" has at least 45 bytes.
+    with pytest.raises(UserError, match=r"max_new_tokens: .* leaves -72 tokens .* by at least 1\d\d"):
+        train(GRPO_, replace(config, max_new_tokens=200))
+    assert not Path(config.out).exists()
