@@ -43,7 +43,7 @@ def test_a_pipe_gets_stable_lines(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "run: grpo on addition · tiny"
     assert lines[2:4] == ["objective: L = x", "objective: + y"]
-    lines = [line for line in lines if not line.startswith("objective: ")]
+    lines = [line for line in lines if not line.startswith(("objective: ", "batch: "))]
     assert lines[2] == "evaluation before: accuracy=0.02 [0.01, 0.05] problems=200"
     assert lines[3] == ("step=1/3 reward=0.1 length=12.3 grad_norm=0.8 logp_gap=1.2e-06 "
                         "rollout_s=1.04 learn_s=0.5 total_s=1.54")
