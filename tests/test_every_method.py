@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from torch import Tensor
 from toy import (
     TOOL,
     Learner,
+    TableCritic,
     TablePolicy,
     language_learner,
     relative_error,
@@ -113,7 +116,7 @@ def test_ratio_is_exactly_one_before_the_first_update(name: str, budget: int) ->
     seen: list[tuple[int, Tensor]] = []
 
     def loss(self: Method[Any], models: Models, batch: Batch) -> Loss:
-        seen.append((len(learner.optimizer.gradients), batch.log_ratio(models.policy.log_prob(batch)).detach()))
+        seen.append((len(learner.gradients), batch.log_ratio(models.policy.log_prob(batch)).detach()))
         return plain.loss(self, models, batch)
 
     plain = type(catalog.make(name))
@@ -126,6 +129,26 @@ def test_ratio_is_exactly_one_before_the_first_update(name: str, budget: int) ->
         assert first
         assert all((log_ratio == 0).all() for log_ratio in first)
     assert max(float(log_ratio.abs().max()) for _, log_ratio in seen) > 0  # later ones do move
+
+
+@pytest.fixture(scope="session")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes that share an update ends with, by method."""
+    out = tmp_path_factory.mktemp("ranks")
+    script = Path(__file__).parent / "two_ranks.py"
+    subprocess.run([sys.executable, str(script), str(out), *NAMES], check=True, timeout=300)
+    return [torch.load(out / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def test_two_processes_are_indifferent(name: str, two_ranks: list[dict[str, Any]]) -> None:
+    alone = language_learner(catalog.make(name, epochs=1, minibatches=1))
+    alone.update(toy_groups())
+    (gradient_0, weights_0, metrics), (gradient_1, weights_1, others) = (rank[name] for rank in two_ranks)
+    assert torch.equal(gradient_0, gradient_1)
+    assert torch.equal(weights_0, weights_1)
+    assert metrics == others
+    assert relative_error(gradient_0, alone.gradient) < CLOSE
+    assert metrics == pytest.approx(alone.metrics, rel=1e-6, abs=1e-9)
 
 
 def edge_cases() -> Iterator[tuple[str, Groups]]:
@@ -147,11 +170,12 @@ def test_edge_cases_give_no_nan(name: str, case: str, batch: Groups, far: float)
     """
     table = torch.full((4, 3), -60.0)
     batch = batch.replace(logp_old=table - far)
-    learner = Learner(catalog.make(name), TablePolicy(table), TablePolicy(table - far))
+    learner = Learner(catalog.make(name), TablePolicy(table), TablePolicy(table - far), critic=TableCritic(table))
     prepared = learner.update(batch)
     assert not learner.gradient.isnan().any()
     assert learner.weights.isfinite().all()
-    assert prepared.credit.isfinite().all()
+    if prepared.advantage is not None:
+        assert prepared.advantage.isfinite().all()
     if case == "no decisions at all":
         assert (learner.gradient == 0).all()
 
@@ -178,8 +202,8 @@ def traces(method: Method[Any]) -> list[Tensor]:
     learner = language_learner(method)
     prepared = [learner.update(toy_groups(0), 0),
                 learner.update(toy_groups(1).replace(logp_old=toy_groups(2).logp_behaviour), 1)]
-    columns = [c for batch in prepared for c in (batch.credit, *batch.extra.values())]
-    return [*learner.optimizer.gradients, *columns, torch.tensor(list(learner.models.state.values()))]
+    columns = [c for batch in prepared for c in (batch.advantage, *batch.extra.values()) if c is not None]
+    return [*learner.gradients, *columns, torch.tensor(list(learner.models.state.values()))]
 
 
 def test_every_hyperparameter_is_used(name: str) -> None:
@@ -244,14 +268,13 @@ def test_resumes_bit_for_bit(name: str, tmp_path: Path) -> None:
     before = language_learner(method, dtype=torch.float32)
     for step in (0, 1):
         before.update(batches[step], step)
-    checkpoint.save(tmp_path, 2, before.optimizer.state(), {"state": before.models.state}, keep=1)
+    checkpoint.save(tmp_path, 2, before.run.tensors(), {"state": before.models.state}, keep=1)
 
     after = language_learner(method, dtype=torch.float32)
     found, complaints = checkpoint.load_newest(tmp_path)
     assert found is not None
     assert not complaints
-    after.optimizer.load(found.tensors)
-    after.models.state = dict(found.data["state"])
+    after.run.load(found.tensors, found.data["state"])
     for step in (2, 3):
         after.update(batches[step], step)
     assert torch.equal(after.weights, whole.weights)

@@ -14,14 +14,18 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from posttrain.core import Batch, Groups, Method, Models, Score
+from posttrain.core import Batch, Groups, Method, Score
+from posttrain.core.policy import Predictions
 from posttrain.core.seeds import derive
 from posttrain.nets.architecture import Architecture
 from posttrain.nets.hf_weights import names, part_sizes
 from posttrain.nets.transformer import Transformer
 from posttrain.policies.causal_lm import CausalLM, Sequences
-from posttrain.train.loop import Measured, Pace, update
+from posttrain.policies.value_lm import ValueLM
+from posttrain.train import learner as train
+from posttrain.train.loop import Pace
 from posttrain.train.optim import FlatAdamW
+from posttrain.train.ranks import ALONE, Ranks
 
 ARCH = Architecture(width=32, layers=2, heads=4, kv_heads=2, head_width=8, hidden=48, vocabulary=97,
                     norm_epsilon=1e-6, rope_theta=10000.0, context=128, tied=True, qkv_bias=False, qk_norm=False)
@@ -51,6 +55,8 @@ LENGTHS = (4, 1, 6, 3, 7, 2, 5, 4, 1, 3)  # of the completions
 SIZES = (4, 3, 3)  # of the groups
 REWARDS = (0.0, 1.0, 0.25, 0.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0)  # the last group's are equal
 ANSWERS = (0, 1, 2, 0, 0, 1, 2, 0, 0, 0)  # which final answer each completion gives, counted within its group
+GIVEN = (1, 8)  # rows that stand for answers which were given, not sampled
+PROCESS = (0.5, 1.0, 0.25, 0.75, 0.0, 0.5, 1.0, 0.25, 0.75, 0.5)  # what a scorer of steps says of each completion
 TOOL = (2, slice(2, 4))  # row and columns of tokens that the policy did not choose, amid its own
 
 
@@ -68,7 +74,9 @@ def toy_groups(seed: int = 0, dtype: torch.dtype = torch.float64) -> Groups:
     return Groups(payload=Sequences(PROMPTS, group, tokens, lengths, 1.0), mask=mask, unit=group,
                   version=torch.zeros(shape, dtype=torch.long), logp_behaviour=torch.where(mask, logp, 0.0),
                   reward=torch.tensor(REWARDS, dtype=dtype), finished=lengths < shape[1], limit=shape[1],
-                  extra={"answer": torch.tensor(ANSWERS)})
+                  extra={"answer": torch.tensor(ANSWERS), "token": tokens,
+                         "given": torch.isin(torch.arange(len(LENGTHS)), torch.tensor(GIVEN)),
+                         "process": torch.tensor(PROCESS, dtype=dtype)})
 
 
 def sequences(batch: Batch) -> Sequences:
@@ -84,8 +92,8 @@ def widened(batch: Groups, columns: int) -> Groups:
 
     wider = {f.name: wide(x) for f in fields(batch)
              if isinstance(x := getattr(batch, f.name), Tensor) and x.shape == batch.mask.shape}
-    payload = sequences(batch)
-    return batch.replace(**wider, payload=replace(payload, tokens=wide(payload.tokens)))
+    payload, extra = sequences(batch), {n: wide(x) if x.dim() == 2 else x for n, x in batch.extra.items()}
+    return batch.replace(**wider, extra=extra, payload=replace(payload, tokens=wide(payload.tokens)))
 
 
 @dataclass(frozen=True)
@@ -118,15 +126,38 @@ class TablePolicy:
         logp = self.log_prob(batch)
         return Score(logp, -logp if entropy else None)
 
+    def predict(self, batch: Batch) -> Predictions:
+        """There are two choices at every decision: the one that was made and the other, log(1 − p)."""
+        logp = self.log_prob(batch)[batch.mask].clamp(max=-1e-12)
+        both = torch.stack([logp, (-logp.expm1()).log()], 1)
+        return lambda rows: both[rows]
+
     def split(self, batch: Batch, whole_units: bool) -> list[Tensor]:
         return list(torch.arange(len(batch)).split(self.sizes or len(batch)))
 
 
+class TableCritic:
+    """The value before every decision is one entry of a table, [B, T]."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.table = nn.Parameter(value.clone())
+        self.module: nn.Module = nn.ParameterList([self.table])
+
+    def values(self, batch: Batch) -> Tensor:
+        rows = batch.payload
+        assert isinstance(rows, Rows)
+        return torch.where(batch.mask, self.table[rows.index], 0.0)
+
+
 def table_groups(reward: Sequence[float], mask: Sequence[Sequence[int]] | Tensor, *,
                  group: Sequence[int] | None = None, logp_old: Tensor | None = None,
-                 answer: Sequence[int] | None = None, limit: int = 256,
+                 answer: Sequence[int] | None = None, limit: int = 256, token: Tensor | None = None,
+                 given: Sequence[int] = (), process: Sequence[float] | None = None,
                  dtype: torch.dtype = torch.float64) -> Groups:
-    """A batch for a `TablePolicy`: one group, and one answer for each reward, unless told otherwise."""
+    """A batch for a `TablePolicy`: one group, one answer for each reward and all tokens alike, unless told otherwise.
+
+    given: rows that were not sampled.  process: what a scorer of steps says, the reward unless told otherwise.
+    """
     owned = torch.as_tensor(mask, dtype=torch.bool)
     unit = torch.zeros(len(reward), dtype=torch.long) if group is None else torch.tensor(group)
     rewards = torch.tensor(reward, dtype=dtype)
@@ -135,7 +166,9 @@ def table_groups(reward: Sequence[float], mask: Sequence[Sequence[int]] | Tensor
                   version=torch.zeros(owned.shape, dtype=torch.long),
                   logp_behaviour=torch.zeros(owned.shape, dtype=dtype), logp_old=logp_old,
                   reward=rewards, finished=torch.ones(len(reward), dtype=torch.bool), limit=limit,
-                  extra={"answer": answers})
+                  extra={"answer": answers, "token": torch.zeros(owned.shape, dtype=torch.long) if token is None else token,
+                         "given": torch.isin(torch.arange(len(reward)), torch.tensor(given, dtype=torch.long)),
+                         "process": rewards if process is None else torch.tensor(process, dtype=dtype)})
 
 
 class Recording(FlatAdamW):
@@ -151,36 +184,49 @@ class Recording(FlatAdamW):
 
 
 class Learner:
-    """A method, its networks and its optimizer, as a run holds them."""
+    """The learner of a run, for one batch after another; every gradient is kept.
 
-    def __init__(self, method: Method[Any], policy: Any, reference: Any = None) -> None:
-        self.method = method
-        networks = {"policy": Measured(policy), "reference": reference}
-        self.models = Models(method.initial_state(), **{name: networks[name] for name in method.needs})
-        self.optimizer = Recording(policy.module)
+    reference: also the anchor and the teacher, each of which a test may give for itself.
+    """
+
+    def __init__(self, method: Method[Any], policy: Any, reference: Any = None, **networks: Any) -> None:
+        given = {"policy": policy, "reference": reference, "anchor": reference, "teacher": reference} | networks
+        self.run = train.Learner(method, given, Recording)
+        self.models, self.optimizers = self.run.models, self.run.optimizers
         self.metrics: dict[str, float] = {}
 
-    def update(self, batch: Groups, step: int = 0, lr: float = 1e-2) -> Groups:
+    def update(self, batch: Groups, step: int = 0, lr: float = 1e-2, ranks: Ranks = ALONE) -> Groups:
         """One source batch through the real loop; returns it as `prepare` left it."""
         generator = torch.Generator().manual_seed(derive(step, "minibatches"))
-        prepared, self.metrics, _ = update(self.method, self.models, self.optimizer, batch, Pace(lr, 1e30), generator)
-        assert isinstance(prepared, Groups)
+        prepared, self.metrics, _ = self.run.update(batch, Pace(lr, 1e30), generator, ranks)
         return prepared
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """Of every optimizer step, flat; the policy's first, then the critic's."""
+        made = [optimizer.gradients for optimizer in self.optimizers.values() if isinstance(optimizer, Recording)]
+        return [torch.cat(parts) for parts in zip(*made, strict=True)]
 
     @property
     def gradient(self) -> Tensor:
         """That of the first optimizer step, flat."""
-        return self.optimizer.gradients[0]
+        return self.gradients[0]
 
     @property
     def weights(self) -> Tensor:
-        return self.optimizer.master
+        return torch.cat([optimizer.master for optimizer in self.optimizers.values()])
 
 
 def language_learner(method: Method[Any], budget: int = 2048, dtype: torch.dtype = torch.float64) -> Learner:
-    """A learner on `toy_model()`, with another random model as the frozen reference."""
-    reference = toy_model(seed=1, dtype=dtype).requires_grad_(False)
-    return Learner(method, CausalLM(toy_model(dtype=dtype), None, budget), CausalLM(reference, None, budget))
+    """A learner on `toy_model()`; reference, anchor, teacher and critic are other random models."""
+    def frozen(seed: int) -> CausalLM:
+        return CausalLM(toy_model(seed=seed, dtype=dtype).requires_grad_(False), None, budget)
+
+    policy = CausalLM(toy_model(dtype=dtype), None, budget)
+    critic = ValueLM(toy_model(seed=4, dtype=dtype), policy.split)
+    with torch.no_grad():  # at zero no gradient would reach the body
+        critic.head.copy_(torch.randn(len(critic.head), generator=torch.Generator().manual_seed(4)) / 8)
+    return Learner(method, policy, frozen(1), anchor=frozen(2), teacher=frozen(3), critic=critic)
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from posttrain.core.batch import Batch, Groups, Payload
     from posttrain.core.loss import Loss, Term
     from posttrain.core.method import Method, Paper
-    from posttrain.core.policy import Models, Policy, Score
+    from posttrain.core.policy import Critic, Models, Policy, Score, compare
     from posttrain.core.types import Count, Fraction, Natural, NonNegative, Positive
 
-__all__ = ["Batch", "Count", "Fraction", "Groups", "Loss", "Method", "Models", "Natural", "NonNegative",
-           "Paper", "Payload", "Policy", "Positive", "Score", "Term"]
+__all__ = ["Batch", "Count", "Critic", "Fraction", "Groups", "Loss", "Method", "Models", "Natural", "NonNegative",
+           "Paper", "Payload", "Policy", "Positive", "Score", "Term", "compare"]
 
 _NAMES = {
     "batch": ("Batch", "Groups", "Payload"), "loss": ("Loss", "Term"), "method": ("Method", "Paper"),
-    "policy": ("Models", "Policy", "Score"),
+    "policy": ("Critic", "Models", "Policy", "Score", "compare"),
     "types": ("Count", "Fraction", "Natural", "NonNegative", "Positive"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

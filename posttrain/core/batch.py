@@ -31,11 +31,11 @@ class Batch:
     mask: Tensor  # [B, T] bool: decisions of the policy; padding, tool and environment tokens are False
     unit: Tensor  # [B] long: rows with one number belong together and are never split by shuffling
     version: Tensor  # [B, T] int: how many updates the weights that made each decision had seen
-    logp_behaviour: Tensor  # [B, T]: log-probability that the sampler recorded
+    logp_behaviour: Tensor  # [B, T]: log-probability that the sampler recorded; NaN where a row was given, not sampled
     logp_old: Tensor | None = None  # [B, T]: the training pass's own log-probability before the first update
     logp_ref: Tensor | None = None  # [B, T]: the frozen reference's
     totals: Mapping[str, float] = field(default_factory=dict)  # counts over the whole optimizer step; empty: own
-    extra: Mapping[str, Tensor] = field(default_factory=dict)  # columns of one method or task, [B] or [B, T]
+    extra: Mapping[str, Tensor] = field(default_factory=dict)  # further columns, [B] or [B, T], of a method or source
 
     def __len__(self) -> int:
         return len(self.mask)
@@ -84,6 +84,11 @@ class Batch:
         name, here = weight or ("decisions" if x.dim() == 2 else "rows"), self._counts()
         return Term(x.sum(), (self.totals or here)[name], here[name])
 
+    def mean_over(self, x: Tensor, count: str) -> Term:
+        """Σ x / Σ of that extra column, which says how many of whatever x holds belong to each row: pairs, say."""
+        assert x.shape[:1] != self.mask.shape[:1] or x.dim() == 1, x.shape
+        return Term(x.sum(), (self.totals or self._counts())[count], self._counts()[count])
+
     def mean_per_row(self, x: Tensor) -> Tensor:
         """Each row's own mean over its decisions: x [B, T] -> [B]; 0 for a row without any."""
         assert x.shape == self.mask.shape, (x.shape, self.mask.shape)
@@ -107,7 +112,12 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Groups(Batch):
-    """Several samples of each prompt; a unit is a group."""
+    """Several answers to each prompt; a unit is a group.
+
+    Columns that a source adds in `extra`: answer [B] long, which final answer a row gives, counted within its group;
+    token [B, T] long, which decision was made; given [B] bool, the row was not sampled by the policy but given;
+    process [B] in [0, 1], what a scorer of steps says, where the task has one.
+    """
 
     reward: Tensor  # [B]
     finished: Tensor  # [B] bool: ended by its own decision; False: cut off by the length limit

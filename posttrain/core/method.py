@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,10 @@ from posttrain.core.policy import Models
 from posttrain.core.types import Count, check_ranges
 
 B = TypeVar("B", bound=Batch)
+
+Material = Literal["samples", "preferences", "demonstrations", "both"]
+"""What a method learns from: fresh samples; given answers of different worth, else samples; given answers only; or
+samples beside given answers to the same prompts."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Method(Generic[B]):
     """
 
     paper: ClassVar[Paper]
+    learns_from: ClassVar[Material] = "samples"
     couples_rows: ClassVar[bool] = False  # True: the loss mixes rows of a unit, so a micro-batch keeps units whole
 
     epochs: Count = 1  # μ; passes over each batch
@@ -52,8 +58,13 @@ class Method(Generic[B]):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The networks that this method reads from `models`."""
+        """The networks that this method reads from `models`: see `Models`."""
         return ("policy",)
+
+    @property
+    def lr_scale(self) -> Mapping[str, float]:
+        """The networks that are trained, each with its learning rate as a multiple of the run's."""
+        return {"policy": 1.0}
 
     def initial_state(self) -> dict[str, float]:
         """Numbers that persist over steps in `models.state` and are checkpointed."""
@@ -70,5 +81,5 @@ class Method(Generic[B]):
     def loss(self, models: Models, batch: B) -> Loss:
         raise NotImplementedError
 
-    def after_step(self, models: Models) -> None:
-        """What follows an optimizer step: targets, duals, references."""
+    def after_step(self, models: Models, metrics: Mapping[str, float]) -> None:
+        """What follows an optimizer step: targets, duals, references.  `metrics`: what that step's losses logged."""

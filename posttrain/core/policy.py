@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from posttrain.core.batch import Batch
 
@@ -14,6 +17,46 @@ class Score(NamedTuple):
 
     log_prob: Tensor  # [B, T]; 0 where masked
     entropy: Tensor | None = None  # [B, T] nats, only where asked for
+
+
+Predictions = Callable[[slice], Tensor]  # some of a batch's n masked decisions, in order -> log-probabilities [m, V]
+Divergence = Callable[[Tensor, Tensor], Tensor]  # log p, log q [m, V] -> [m]
+
+DECISIONS = 128  # compared at a time, so that no [decisions × choices] tensor is held for a whole batch
+
+
+def compare(policy: Policy, other: Policy, batch: Batch, divergence: Divergence) -> Tensor:
+    """A divergence between all that two policies say of each decision, [B, T], 0 where masked.
+
+    Its gradient is the first policy's alone.
+    """
+    mine = policy.predict(batch)
+    with torch.no_grad():
+        theirs = other.predict(batch)
+
+    def part(rows: slice) -> Tensor:
+        with torch.no_grad():
+            given = theirs(rows)
+        return divergence(mine(rows), given)
+
+    count = int(batch.mask.sum())
+    slices = [slice(at, at + DECISIONS) for at in range(0, count, DECISIONS)]
+    parts = [checkpoint(part, rows, use_reentrant=False) for rows in slices]
+    blank = batch.logp_behaviour.new_zeros(batch.mask.shape)
+    return blank.masked_scatter(batch.mask, torch.cat(parts).to(blank.dtype)) if parts else blank
+
+
+class Critic(Protocol):
+    """Says what the state before each decision is worth."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Everything trainable."""
+        ...
+
+    def values(self, batch: Batch) -> Tensor:
+        """V, [B, T], with gradient; 0 where masked."""
+        ...
 
 
 class Policy(Protocol):
@@ -35,6 +78,10 @@ class Policy(Protocol):
 
     def score(self, batch: Batch, entropy: bool = False) -> Score: ...
 
+    def predict(self, batch: Batch) -> Predictions:
+        """What the policy says of every decision that could have been made instead."""
+        ...
+
     def split(self, batch: Batch, whole_units: bool) -> list[Tensor]:
         """Row indices of micro-batches that fit in memory, in a fixed order; every row in exactly one."""
         ...
@@ -43,12 +90,21 @@ class Policy(Protocol):
 class Models:
     """The networks that a method declared in `needs`, by name, and its own persistent numbers in `state`.
 
+    policy: what is trained.
+    reference: the policy as it was before training, frozen.
+    anchor: a frozen copy of the policy that only the method moves, in `after_step`: an average, an earlier iterate.
+    teacher: another policy, frozen, over the same decisions.
+    critic: trained beside the policy.
+
     Raises:
         AttributeError: on a network that the method did not declare: nothing is read that is not declared.
     """
 
     policy: Any
     reference: Any
+    anchor: Any
+    teacher: Any
+    critic: Any
 
     def __init__(self, state: dict[str, float] | None = None, **networks: Any) -> None:
         self.state: dict[str, float] = dict(state or {})  # checkpointed: adaptive coefficients, duals, averages

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from posttrain.core import Batch, Score
+from posttrain.core.policy import Predictions
 from posttrain.nets.head import token_log_prob
 from posttrain.nets.precision import at_least_fp32
 from posttrain.nets.transformer import Transformer
@@ -66,11 +67,18 @@ class CausalLM:
         sequences = batch.payload
         assert isinstance(sequences, Sequences)
         packed = pack(sequences, batch.mask)
-        hidden = self.module(packed.tree)[packed.source].to(self.module.head.dtype)
+        hidden = hidden_states(self.module, packed).to(self.module.head.dtype)
         logp, ent = token_log_prob(hidden, self.module.head, packed.target, sequences.temperature, entropy)
         blank = logp.new_zeros(batch.mask.shape)
         return Score(blank.masked_scatter(batch.mask, logp),
                      None if ent is None else blank.masked_scatter(batch.mask, ent))
+
+    def predict(self, batch: Batch) -> Predictions:
+        """Log-probabilities of the whole vocabulary at each masked token."""
+        sequences = batch.payload
+        assert isinstance(sequences, Sequences)
+        hidden = hidden_states(self.module, pack(sequences, batch.mask)).to(self.module.head.dtype)
+        return lambda rows: (at_least_fp32(hidden[rows] @ self.module.head.t()) / sequences.temperature).log_softmax(-1)
 
     def split(self, batch: Batch, whole_units: bool) -> list[Tensor]:
         """Rows in order of their unit, cut where the token budget is full; a unit only where it must be."""
@@ -93,6 +101,12 @@ class CausalLM:
                 parts[-1].append(row)
                 used += cost
         return [torch.tensor(part) for part in parts]
+
+
+def hidden_states(net: Transformer, packed: Packed) -> Tensor:
+    """What predicts each decision, [n, d] fp32."""
+    states: Tensor = net(packed.tree)[packed.source]
+    return states
 
 
 def pack(sequences: Sequences, mask: Tensor) -> Packed:

@@ -10,13 +10,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from posttrain.core import Policy
+from posttrain.core import Critic, Policy
+from posttrain.core.errors import UserError
 from posttrain.nets.architecture import Architecture, Unsupported
 from posttrain.nets.hf_weights import from_hf
 from posttrain.nets.transformer import Transformer
 from posttrain.policies.causal_lm import CausalLM
 from posttrain.policies.export import save_pretrained
 from posttrain.policies.language_policy import Adapters, Decode, WithoutAdapters
+from posttrain.policies.value_lm import ValueLM
 from posttrain.rollout.embedded import EmbeddedEngine
 
 
@@ -38,6 +40,17 @@ class FastLM(CausalLM):
             return WithoutAdapters(self, self.module.without_lora)
         net = read_transformer(self.folder, self.module.arch, self.module.head.dtype)
         return CausalLM(net.requires_grad_(False), self.tokenizer, self.budget)
+
+    def anchor(self) -> Policy:
+        if self.module.lora:
+            raise UserError("lora: this method keeps a moving copy of the policy, which adapters cannot hold; "
+                            "train without --lora")
+        net = read_transformer(self.folder, self.module.arch, torch.float32)
+        return CausalLM(net.requires_grad_(False), self.tokenizer, self.budget)
+
+    def critic(self) -> Critic:
+        net = read_transformer(self.folder, self.module.arch, self.module.head.dtype)
+        return ValueLM(net, self.split)
 
     def save(self, target: Path) -> Path:
         return save_pretrained(self.module, self.folder, target)

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from posttrain.core import Batch, Policy, Score
+from posttrain.core import Batch, Critic, Policy, Score
+from posttrain.core.policy import Predictions
 from posttrain.rollout.engine import Engine
 
 Decode = Callable[[list[int]], str]  # token ids to text
@@ -38,6 +39,22 @@ class LanguagePolicy(Policy, Protocol):
         """The policy as it was before training, frozen; with adapters at no cost in memory."""
         ...
 
+    def anchor(self) -> Policy:
+        """A frozen fp32 copy of the policy as it was before training, for the method to move.
+
+        Raises:
+            UserError: where adapters are trained instead of the weights.
+        """
+        ...
+
+    def critic(self) -> Critic:
+        """The policy's own body before training with a head that says 0 of every state.
+
+        Raises:
+            UserError: for an architecture without a fast path.
+        """
+        ...
+
     def save(self, target: Path) -> Path:
         """A new Hugging Face folder: weights, adapters folded in and also apart, configuration, tokenizer.
 
@@ -60,3 +77,8 @@ class WithoutAdapters:
     def score(self, batch: Batch, entropy: bool = False) -> Score:
         with torch.no_grad(), self.adapters_off():
             return self.policy.score(batch, entropy)
+
+    def predict(self, batch: Batch) -> Predictions:
+        """Every row at once, under no gradient; adapters are off while the body runs, and the head has none."""
+        with torch.no_grad(), self.adapters_off():
+            return self.policy.predict(batch)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from posttrain.core import Policy
 from posttrain.core.errors import UserError
 from posttrain.core.seeds import derive
 from posttrain.nets.architecture import Unsupported, read_architecture
@@ -78,8 +77,3 @@ def stop_tokens(folder: Path, config: dict[str, Any], tokenizer: Any) -> tuple[i
     for value in (tokenizer.eos_token_id, config.get("eos_token_id"), settings.get("eos_token_id")):
         found |= set(value if isinstance(value, list) else [value])
     return tuple(sorted(token for token in found if token is not None))
-
-
-def initial_policy(model: LanguageModel) -> Policy:
-    """The policy as it was before training, frozen."""
-    return model.policy.initial()

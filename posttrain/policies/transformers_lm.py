@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from posttrain.core import Batch, Policy, Score
+from posttrain.core import Batch, Critic, Policy, Score
 from posttrain.core.errors import UserError
+from posttrain.core.policy import Predictions
 from posttrain.policies.causal_lm import Sequences
 from posttrain.policies.export import ADAPTER, copy_companions, new_folder
 from posttrain.policies.language_policy import Adapters, Decode, WithoutAdapters
@@ -58,17 +59,24 @@ class TransformersLM:
     def _score(self, batch: Batch, entropy: bool) -> Score:
         sequences = batch.payload
         assert isinstance(sequences, Sequences)
-        ids, first = lay_out(sequences)
-        start = int(first.min())  # no logits before the first completion
-        seen = torch.ones_like(ids)  # says no more than its absence does, but that brings warnings
-        logits = self.model(ids, attention_mask=seen, use_cache=False, logits_to_keep=ids.shape[1] - start).logits
-        row, t = batch.mask.nonzero(as_tuple=True)
-        logp = (logits[row, first[row] + t - start].float() / sequences.temperature).log_softmax(-1)  # [n, V]
+        logp = self.predict(batch)(slice(None))  # [n, V]
         blank = torch.zeros(batch.mask.shape)
         chosen = logp.gather(1, sequences.tokens[batch.mask][:, None])[:, 0]
         spread = -(logp.exp() * logp).sum(-1) if entropy else None
         return Score(blank.masked_scatter(batch.mask, chosen),
                      None if spread is None else blank.masked_scatter(batch.mask, spread))
+
+    def predict(self, batch: Batch) -> Predictions:
+        """Log-probabilities of the whole vocabulary at each masked token."""
+        sequences = batch.payload
+        assert isinstance(sequences, Sequences)
+        ids, first = lay_out(sequences)
+        start = int(first.min())  # no logits before the first completion
+        seen = torch.ones_like(ids)  # says no more than its absence does, but that brings warnings
+        logits = self.model(ids, attention_mask=seen, use_cache=False, logits_to_keep=ids.shape[1] - start).logits
+        row, t = batch.mask.nonzero(as_tuple=True)
+        chosen = logits[row, first[row] + t - start]
+        return lambda rows: (chosen[rows].float() / sequences.temperature).log_softmax(-1)
 
     def split(self, batch: Batch, whole_units: bool) -> list[Tensor]:
         """Rows in order of their unit, cut where rows × longest row passes the budget."""
@@ -93,6 +101,17 @@ class TransformersLM:
             return WithoutAdapters(self, self.adapted.disable_adapter)
         model = open_transformers(self.folder, self.model.dtype).requires_grad_(False)
         return TransformersLM(model, self.tokenizer, self.budget, self.folder, Adapters())
+
+    def anchor(self) -> Policy:
+        if self.adapted:
+            raise UserError("lora: this method keeps a moving copy of the policy, which adapters cannot hold; "
+                            "train without --lora")
+        model = open_transformers(self.folder, torch.float32).requires_grad_(False)
+        return TransformersLM(model, self.tokenizer, self.budget, self.folder, Adapters())
+
+    def critic(self) -> Critic:
+        raise UserError(f"policy = '{self.folder}': this method needs a critic, and {self.model.config.model_type} has "
+                        "no fast path to build one on; Llama, Mistral, Qwen2 and Qwen3 have")
 
     def save(self, target: Path) -> Path:
         with new_folder(target) as folder, torch.no_grad(), quiet():

@@ -96,6 +96,7 @@ class GroupSource:
         batch = Groups(payload=payload, mask=mask, unit=group, version=torch.full(mask.shape, step),
                        logp_behaviour=logp, reward=reward, finished=out.finished,
                        limit=self.sampling.max_new_tokens,
-                       extra={"answer": answer_ids(texts, group)}).take(rows)
+                       extra={"answer": answer_ids(texts, group), "token": tokens,
+                              "given": torch.zeros(len(group), dtype=torch.bool)}).take(rows)
         prompts = [self.prompter.show(problems[i].prompt) for i in kept]
         return Rollout(batch, prompts, [texts[i] for i in kept], failures, len(scored) - len(kept))

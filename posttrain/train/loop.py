@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from posttrain.core import Batch, Method, Models, Policy, Score
 from posttrain.core.method import B
+from posttrain.core.policy import Predictions
 from posttrain.train.optim import FlatAdamW
+from posttrain.train.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,23 @@ class Measured:
 
     def score(self, batch: Batch, entropy: bool = False) -> Score:
         score = self.policy.score(batch, entropy)
-        gap = (score.log_prob.detach() - batch.logp_behaviour).abs()[batch.mask]
+        sampled = batch.mask & ~batch.logp_behaviour.isnan()
+        gap = (score.log_prob.detach() - batch.logp_behaviour).abs()[sampled]
         if len(gap):
             self.gap_sum += float(gap.sum())
             self.gap_max = max(self.gap_max, float(gap.max()))
             self.decisions += len(gap)
         return score
 
+    def predict(self, batch: Batch) -> Predictions:
+        return self.policy.predict(batch)
+
     def reset(self) -> None:
         self.gap_sum, self.gap_max, self.decisions = 0.0, 0.0, 0
 
 
 class Meter:
-    """Means over micro-batches: sums and counts are added, then divided once."""
+    """Means over micro-batches, ranks and steps: sums and counts are added, then divided once."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = defaultdict(float)
@@ -58,13 +64,22 @@ class Meter:
         self.sums[name] += total
         self.counts[name] += count
 
+    def merge(self, *others: Meter) -> None:
+        for other in others:
+            for name, count in other.counts.items():
+                self.add(name, other.sums[name], count)
+
     def means(self) -> dict[str, float]:
         return {name: self.sums[name] / count for name, count in self.counts.items() if count > 0}
 
 
-def update(method: Method[B], models: Models, optimizer: FlatAdamW, batch: B, pace: Pace,
-           generator: torch.Generator) -> tuple[B, dict[str, float], dict[str, float]]:
-    """All that one source batch teaches: the prepared batch, metrics, and seconds by stage."""
+def update(method: Method[B], models: Models, optimizers: Mapping[str, FlatAdamW], batch: B, pace: Pace,
+           generator: torch.Generator, ranks: Ranks = ALONE) -> tuple[B, dict[str, float], dict[str, float]]:
+    """All that one source batch teaches: the prepared batch, metrics, and seconds by stage.
+
+    optimizers: of each network in the method's `lr_scale`.
+    ranks: the processes that share the work; each is given the whole batch and learns from its own units.
+    """
     started = time.perf_counter()
     measured = models.policy
     measured.reset()
@@ -75,17 +90,26 @@ def update(method: Method[B], models: Models, optimizer: FlatAdamW, batch: B, pa
             batch = batch.replace(logp_old=measured.log_prob(batch))
         batch = method.prepare(models, batch)
     prepared = time.perf_counter()
+    gap_max = 0.0
     for first, rows in _minibatches(batch, method, generator):
         part = batch.take(rows).counted()
-        if first and reused:  # packed otherwise than when it was scored, rounding would keep the ratio from being 1
-            part = part.replace(logp_old=None)
-        _accumulate(method, models, part, meter)
         if first:
-            meter.add("logp_gap", measured.gap_sum, measured.decisions)
-            gap_max = measured.gap_max
-        norm = optimizer.step(pace.lr, pace.max_grad_norm)
-        meter.add("grad_norm", norm, 1)
-        method.after_step(models)
+            measured.reset()
+            if reused:  # packed otherwise than when it was scored, rounding would keep the ratio from being 1
+                part = part.replace(logp_old=None)
+        step, losses = _accumulate(method, models, part, ranks)
+        if first:
+            step.add("logp_gap", measured.gap_sum, measured.decisions)
+            gap_max = ranks.largest(measured.gap_max)
+        step, totals = ranks.gather(step, losses)
+        for name, total in totals.items():
+            step.add(f"loss/{name}", total, 1)
+        for name, scale in method.lr_scale.items():
+            ranks.add(optimizers[name].gradient)
+            norm = optimizers[name].step(pace.lr * scale, pace.max_grad_norm)
+            step.add("grad_norm" if name == "policy" else f"grad_norm/{name}", norm, 1)
+        method.after_step(models, step.means())
+        meter.merge(step)
     metrics = meter.means() | {"logp_gap_max": gap_max}
     return batch, metrics, {"prepare": prepared - started, "learn": time.perf_counter() - prepared}
 
@@ -99,17 +123,21 @@ def _minibatches(batch: Batch, method: Method[Any], generator: torch.Generator) 
             yield epoch == part == 0, torch.isin(batch.unit, chosen).nonzero()[:, 0]
 
 
-def _accumulate(method: Method[Any], models: Models, batch: Batch, meter: Meter) -> None:
-    """Add the gradient of this batch's loss, micro-batch by micro-batch."""
-    active = (~method.silent(batch)).nonzero()[:, 0]
-    meter.add("silent", len(batch) - len(active), len(batch))
-    batch, losses = batch.take(active), defaultdict[str, float](float)
-    for rows in models.policy.split(batch, method.couples_rows):
-        loss = method.loss(models, batch.take(rows))
+def _accumulate(method: Method[Any], models: Models, batch: Batch, ranks: Ranks) -> tuple[Meter, dict[str, float]]:
+    """Add the gradient of this rank's part of the batch's loss, micro-batch by micro-batch.
+
+    Returns the metrics, and this rank's part of each loss term.
+    """
+    meter = Meter()
+    mine = batch.take(ranks.share(batch.unit))
+    active = (~method.silent(mine)).nonzero()[:, 0]
+    meter.add("silent", len(mine) - len(active), len(mine))
+    mine, losses = mine.take(active), defaultdict[str, float](float)
+    for rows in models.policy.split(mine, method.couples_rows):
+        loss = method.loss(models, mine.take(rows))
         loss.value.backward()
         for name, term in loss.terms.items():
-            losses[f"loss/{name}"] += float(term.value.detach())
+            losses[name] += float(term.value.detach())
         for name, term in loss.metrics.items():
             meter.add(name, float(term.sum), term.here)
-    for name, value in losses.items():
-        meter.add(name, value, 1)
+    return meter, losses

@@ -18,7 +18,7 @@ from transformers import AutoConfig, T5Config
 from posttrain.core.errors import UserError
 from posttrain.nets.architecture import Unsupported, read_architecture
 from posttrain.policies.fast_lm import FastLM
-from posttrain.policies.load import initial_policy, load_language_model
+from posttrain.policies.load import load_language_model
 from posttrain.policies.transformers_lm import TransformersLM
 
 
@@ -63,7 +63,7 @@ def test_the_initial_policy_stays_where_it_was(kind: str, tmp_path: Path) -> Non
         before = model.policy.log_prob(batch)
         for weight in model.policy.module.parameters():
             weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
-        initial = initial_policy(model)
+        initial = model.policy.initial()
         torch.testing.assert_close(initial.log_prob(batch), before)
         assert not torch.allclose(model.policy.log_prob(batch), before)
     assert not any(weight.requires_grad for weight in initial.module.parameters())

@@ -14,12 +14,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import batch_of, own_model, save_model
 from torch import Tensor
 
-from posttrain.core import Models
 from posttrain.core.errors import UserError
 from posttrain.methods.groups.grpo import GRPO
-from posttrain.policies.load import LanguageModel, initial_policy, load_language_model
+from posttrain.policies.load import LanguageModel, load_language_model
 from posttrain.rollout.engine import Sampling
-from posttrain.train.loop import Measured, Pace, update
+from posttrain.train.learner import Learner
+from posttrain.train.loop import Pace
 from posttrain.train.optim import FlatAdamW
 
 FAST, SLOW = ("llama", "qwen2"), ("gpt2", "gpt_neox", "gemma3_text")
@@ -43,10 +43,9 @@ def logits(model: Any) -> Tensor:
 def train(model: LanguageModel, steps: int = 2) -> dict[str, float]:
     """A few updates towards the first completion, with the adapters-off reference."""
     method = GRPO()
-    models = Models(method.initial_state(), policy=Measured(model.policy), reference=initial_policy(model))
-    optimizer = FlatAdamW(model.policy.module)
+    learner = Learner(method, {"policy": model.policy, "reference": model.policy.initial()}, FlatAdamW)
     for _ in range(steps):
-        _, metrics, _ = update(method, models, optimizer, BATCH, Pace(0.02, 1.0), torch.Generator())
+        _, metrics, _ = learner.update(BATCH, Pace(0.02, 1.0), torch.Generator())
     model.engine.update()
     return metrics
 
@@ -62,13 +61,13 @@ def test_only_adapters_learn_and_the_reference_is_what_is_under_them(kind: str, 
     metrics = train(model)
     assert metrics["loss/kl"] > 0  # the second update starts away from the reference
     with torch.no_grad():
-        after, reference = model.policy.log_prob(BATCH).sum(1), initial_policy(model).log_prob(BATCH)
+        after, reference = model.policy.log_prob(BATCH).sum(1), model.policy.initial().log_prob(BATCH)
     torch.testing.assert_close(reference, before, rtol=0, atol=1e-5)
     assert after[0] > before[0].sum()
     assert trained
     assert all("lora" in name for name in trained)
     assert all(torch.equal(w, weights[name]) for name, w in frozen.items())
-    assert initial_policy(model).module is model.policy.module  # no second copy
+    assert model.policy.initial().module is model.policy.module  # no second copy
     assert all(weights[name].requires_grad for name in trained)  # also after the reference switched them off
 
 

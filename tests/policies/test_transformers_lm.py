@@ -13,14 +13,14 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import batch_of, own_model, save_model
 
-from posttrain.core import Models
 from posttrain.core.errors import UserError
 from posttrain.methods.groups.grpo import GRPO
 from posttrain.policies.load import LanguageModel, load_language_model
 from posttrain.policies.transformers_lm import TransformersLM
 from posttrain.rollout.engine import Completions, Sampling
 from posttrain.rollout.transformers_engine import TransformersEngine, waves
-from posttrain.train.loop import Measured, Pace, update
+from posttrain.train.learner import Learner
+from posttrain.train.loop import Pace
 from posttrain.train.optim import FlatAdamW
 
 KINDS = ("gpt2", "gpt_neox", "gemma3_text", "phi", "llama3", "bloom", "mamba")
@@ -101,9 +101,8 @@ def test_an_update_favours_what_was_rewarded(kind: str, folders: dict[str, Path]
     batch = batch_of([[0, 9]], 2, tokens, torch.tensor([3, 3]), reward=torch.tensor([1.0, 0.0]))
     before = model.policy.log_prob(batch).detach().sum(1)
     method = GRPO()
-    models = Models(method.initial_state(), policy=Measured(model.policy), reference=model.policy.initial())
-    optimizer = FlatAdamW(model.policy.module)
-    _, metrics, _ = update(method, models, optimizer, batch, Pace(1e-3, 1.0), torch.Generator())
+    learner = Learner(method, {"policy": model.policy, "reference": model.policy.initial()}, FlatAdamW)
+    _, metrics, _ = learner.update(batch, Pace(1e-3, 1.0), torch.Generator())
     after = model.policy.log_prob(batch).detach().sum(1)
     assert metrics["grad_norm"] > 0
     assert metrics["ratio"] == 1.0
@@ -111,7 +110,7 @@ def test_an_update_favours_what_was_rewarded(kind: str, folders: dict[str, Path]
     assert after[0] > before[0]
     assert after[1] < before[1]
     with torch.no_grad():
-        torch.testing.assert_close(models.reference.log_prob(batch).sum(1), before, rtol=0, atol=2e-5)
+        torch.testing.assert_close(learner.models.reference.log_prob(batch).sum(1), before, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

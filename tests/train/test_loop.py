@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +36,7 @@ class Plain(Method[Groups]):
     def initial_state(self) -> dict[str, float]:
         return {"steps": 0.0}
 
-    def after_step(self, models: Models) -> None:
+    def after_step(self, models: Models, metrics: Mapping[str, float]) -> None:
         models.state["steps"] += 1
 
 
@@ -82,7 +83,7 @@ def test_minibatches_keep_units_whole_and_visit_each_once_an_epoch() -> None:
     method = Plain(epochs=3, minibatches=2)
     made = learner(method)
     made.update(table_groups([1, 2, 3, 4, 5, 6], ALL, group=PAIRS))
-    assert len(made.optimizer.gradients) == 6
+    assert len(made.gradients) == 6
     assert made.models.state["steps"] == 6
     assert [batch.totals["units"] for batch in method.seen] == [2, 1] * 3
     for epoch in range(3):

@@ -1,0 +1,53 @@
+"""A method with its networks and optimizers: what an update moves, and what a checkpoint must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from posttrain.core import Method, Models
+from posttrain.core.method import B
+from posttrain.train.loop import Measured, Pace, update
+from posttrain.train.optim import FlatAdamW
+from posttrain.train.ranks import ALONE, Ranks
+
+
+class Learner:
+    """The networks that a method declared, an optimizer for each that it trains, and its own numbers."""
+
+    def __init__(self, method: Method[Any], networks: Mapping[str, Any],
+                 optimizer: Callable[[nn.Module], FlatAdamW]) -> None:
+        self.method = method
+        chosen = {name: networks[name] for name in method.needs}
+        self.models = Models(method.initial_state(), **chosen | {"policy": Measured(chosen["policy"])})
+        self.optimizers = {name: optimizer(chosen[name].module) for name in method.lr_scale}
+
+    def update(self, batch: B, pace: Pace, generator: torch.Generator, ranks: Ranks = ALONE
+               ) -> tuple[B, dict[str, float], dict[str, float]]:
+        """All that one source batch teaches: the prepared batch, metrics, and seconds by stage."""
+        return update(self.method, self.models, self.optimizers, batch, pace, generator, ranks)
+
+    @property
+    def _moved(self) -> dict[str, Tensor]:
+        """The weights that the method itself moves."""
+        if "anchor" not in self.method.needs:
+            return {}
+        return {f"anchor/{name}": p.data for name, p in self.models.anchor.module.named_parameters()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps, beside `models.state`."""
+        kept = {f"{network}/{name}": x for network, optimizer in self.optimizers.items()
+                for name, x in optimizer.state().items()}
+        return kept | self._moved
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor], state: Mapping[str, float]) -> None:
+        """Restore `tensors()` and the method's own numbers, in place."""
+        for network, optimizer in self.optimizers.items():
+            optimizer.load({name.partition("/")[2]: x for name, x in tensors.items() if name.startswith(f"{network}/")})
+        for name, x in self._moved.items():
+            x.copy_(tensors[name])
+        self.models.state = dict(state)
