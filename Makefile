@@ -8,7 +8,7 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	touch $@
 
-.PHONY: demo test test-slow lint
+.PHONY: demo test test-slow lint docs
 demo: .venv/ready
 	$(BIN)/posttrain train grpo --policy smollm2-135m --task addition --kl-coef 0 --lr 2e-5 --steps 48
 
@@ -21,3 +21,7 @@ test-slow: .venv/ready
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The documentation, a page for every method file, into site/; any warning fails.  python3 -m http.server -d site shows it.
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

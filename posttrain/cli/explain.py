@@ -9,6 +9,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from posttrain.cli import equation
+from posttrain.cli.equation import LEGEND, Line
 from posttrain.cli.methods import level_name
 from posttrain.cli.options import Parser
 from posttrain.core import catalog
@@ -34,7 +36,8 @@ def run(arguments: Sequence[str]) -> int:
     with console.capture() as page:
         console.print(Text(row.name, style="bold") + Text(f"  {row.title}"))
         if row.file:
-            _built(console, row, catalog.find(row.name))
+            for name in catalog.SEVERAL.get(catalog.plain_name(row.name), (row.name,)):
+                _built(console, row, catalog.built()[catalog.plain_name(name)])
         else:
             _planned(console, row)
     print("\n".join(line.rstrip() for line in page.get().splitlines()))
@@ -54,11 +57,17 @@ def _built(console: Console, row: Entry, method: MethodFile) -> None:
         console.print(Padding(told.summary, (1, 0, 0, 0)))
     if row.idea:
         console.print(Padding(row.idea, (1, 0, 0, 2)))
-    if told.equation:
+    before = catalog.built().get(catalog.plain_name(method.citation.parent))
+    now, then = equation.compare(told.equation, before.explanation.equation if before else "")
+    if now:
         console.print()
-        console.print(Text(told.equation, style="cyan"), soft_wrap=True)
-    parent = method.citation.parent
-    _section(console, f"what is new, against {parent}" if parent else "what is new", told.new)
+        _equation(console, now)
+    _section(console, _against(method.citation.parent, before), told.new)
+    if before:
+        if changed := equation.settings_changed(method.fields, before.fields):
+            console.print(Padding(Text("hyperparameters: " + ", ".join(changed)), (0, 0, 0, 2)))
+        if now and then:
+            _parent_equation(console, before, now, then)
     console.print()
     console.print(Text("hyperparameters", style="bold"))
     console.print(Padding(_hyperparameters(method.fields), (0, 0, 0, 2)))
@@ -67,12 +76,39 @@ def _built(console: Console, row: Entry, method: MethodFile) -> None:
     citation = method.citation
     _facts(console, [
         ("paper", f"{citation.cite}  {citation.link}".strip()),
-        ("parent", parent), ("level", level_name(row)),
+        ("parent", method.citation.parent), ("level", level_name(row)),
         ("file", f"{row.file}, {method.code_lines} lines of code"), ("run it", command(method))])
 
 
 def command(method: MethodFile) -> str:
+    if method.shelf == catalog.CURRICULUM:
+        return f"posttrain train grpo --curriculum {method.name} --policy smollm2-135m --task addition,word-problems"
     return f"posttrain train {method.name} --policy smollm2-135m --task addition --steps 60"
+
+
+def _against(parent: str, before: MethodFile | None) -> str:
+    if not parent:
+        return "what is new"
+    return f"what is new, against {parent}" + ("" if before else ", which is not built yet")
+
+
+def _parent_equation(console: Console, parent: MethodFile, now: Sequence[Line], then: Sequence[Line]) -> None:
+    """The parent's equation under the child's; the marks of both are explained once."""
+    marks = [mark for mark in LEGEND if any(line.mark == mark for line in (*now, *then))]
+    legend = f"   ({', '.join(f'{mark} {LEGEND[mark]}' for mark in marks)})" if marks else ""
+    console.print()
+    console.print(Text(f"the equation of {parent.name}", style="bold") + Text(legend, style="dim"))
+    _equation(console, then)
+
+
+def _equation(console: Console, lines: Sequence[Line]) -> None:
+    """A mark in the margin of each line that differs; on a terminal, what differs stands out too."""
+    for line in lines:
+        text = Text(line.text, style="cyan")
+        for start, end in line.changed:
+            text.stylize("bold red" if line.mark == "-" else "bold yellow", start, end)
+        margin = Text(f"  {line.mark or ' '} ", style="bold")
+        console.print(margin + text[len(margin):], soft_wrap=True)
 
 
 def _section(console: Console, title: str, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +113,26 @@ def test_tree() -> None:
 
 def test_explain_a_method(capsys: pytest.CaptureFixture[str]) -> None:
     out = run(capsys, "explain", "grpo")[1]
-    for part in (*catalog.find("grpo").explanation.equation.splitlines(), "against ppo", "ε_low", "clip_high",
-                 "paper sec. 4.2", "deviations", "https://arxiv.org/abs/2402.03300",
+    for part in (*map(str.strip, catalog.find("grpo").explanation.equation.splitlines()), "against ppo",
+                 "ε_low", "clip_high", "paper sec. 4.2", "deviations", "https://arxiv.org/abs/2402.03300",
                  "posttrain/methods/groups/grpo.py", "posttrain train grpo --policy"):
         assert part in out
     assert max(map(len, out.splitlines())) <= 120
+
+
+def test_explain_shows_what_differs_from_the_parent(capsys: pytest.CaptureFixture[str]) -> None:
+    child, _, parent = run(capsys, "explain", "gspo")[1].partition("the equation of grpo")
+    told = [line for text in (child, parent) for line in text.splitlines() if re.match(r"  [-+~ ] \S+ += ", line)]
+    assert [line[:5].strip() for line in told] == ["Â", "+ s", "~ L", "Â", "- ρ", "~ L"]
+    assert "what is new, against grpo\n  s_i is a geometric mean over tokens" in child
+    assert "hyperparameters: clip_low 0.2 → 0.0003, clip_high 0.2 → 0.0004, no kl_coef" in child
+    assert parent.startswith("   (+ new, ~ changed, - gone)\n")
+
+
+def test_explain_a_method_without_a_parent_marks_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    out = run(capsys, "explain", "reinforce")[1]
+    assert all(f"\n{line}\n" in out for line in catalog.find("reinforce").explanation.equation.splitlines())
+    assert "the equation of" not in out
 
 
 def test_explain_a_paper_that_is_not_built(capsys: pytest.CaptureFixture[str]) -> None:
