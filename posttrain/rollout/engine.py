@@ -33,7 +33,7 @@ class Completions:
 
     tokens: Tensor  # [R, N] long, 0 beyond a row's length
     logp: Tensor  # [R, N] log-probability of each token at the sampling temperature, 0 beyond
-    lost_mass: Tensor  # [R, N] log of the mass that top-p and top-k kept: 0 without them
+    log_kept: Tensor  # [R, N] log of the mass that top-p and top-k kept: 0 without them
     lengths: Tensor  # [R] long
     finished: Tensor  # [R] bool: stopped by itself; False: cut off at max_new_tokens
 

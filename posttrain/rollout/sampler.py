@@ -16,7 +16,7 @@ BLOCK = 256  # tokens in a block of the two-level search
 class Draw(NamedTuple):
     token: Tensor  # [b] long
     logp: Tensor  # [b] at the sampling temperature, over all tokens
-    lost_mass: Tensor  # [b] log of the kept mass; 0 without truncation
+    log_kept: Tensor  # [b] log of the kept mass; 0 without truncation
 
 
 def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Draw:

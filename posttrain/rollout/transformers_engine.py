@@ -58,7 +58,7 @@ class TransformersEngine:
         logits, mask, position = logits[parent], mask[parent], mask.sum(1)[parent]
         cache.reorder_cache(parent)
         for t in range(sampling.max_new_tokens):
-            token, out.logp[rows, t], out.lost_mass[rows, t] = draw(logits, uniform[rows, t], sampling)
+            token, out.logp[rows, t], out.log_kept[rows, t] = draw(logits, uniform[rows, t], sampling)
             out.tokens[rows, t] = token
             stop = self._stopped(out.tokens[rows, : t + 1], sampling)
             out.lengths[rows[stop]], out.finished[rows[stop]] = t + 1, True
@@ -113,8 +113,8 @@ def context_length(config: Any) -> int:
 
 def empty_completions(rows: int, limit: int) -> Completions:
     """Nothing sampled yet: every row unfinished and, until it ends, as long as the limit."""
-    tokens, (logp, lost_mass) = torch.zeros(rows, limit, dtype=torch.long), torch.zeros(2, rows, limit)
-    return Completions(tokens, logp, lost_mass, torch.full((rows,), limit), torch.zeros(rows, dtype=torch.bool))
+    tokens, (logp, log_kept) = torch.zeros(rows, limit, dtype=torch.long), torch.zeros(2, rows, limit)
+    return Completions(tokens, logp, log_kept, torch.full((rows,), limit), torch.zeros(rows, dtype=torch.bool))
 
 
 def waves(lengths: Sequence[int], most: int, mixed: bool) -> Iterator[list[int]]:

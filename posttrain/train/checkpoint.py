@@ -91,7 +91,8 @@ def checksum(path: Path) -> str:
 
 def steps(folder: Path) -> list[int]:
     """Steps that have a checkpoint, oldest first, whole or not."""
-    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-[0-9]*"))
+    numbers = (path.name.removeprefix("step-") for path in folder.glob("step-[0-9]*"))
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:

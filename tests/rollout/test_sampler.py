@@ -78,7 +78,7 @@ def test_temperature_zero_takes_the_likeliest() -> None:
     out = draw(P.log().expand(2, -1).clone(), torch.tensor([0.0, 0.99]), Sampling(max_new_tokens=1, temperature=0.0))
     assert out.token.tolist() == [1, 1]
     assert_close(out.logp, torch.full((2,), math.log(0.4)))
-    assert out.lost_mass.tolist() == [0, 0]
+    assert out.log_kept.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(("top_k", "top_p", "kept"), [
@@ -110,7 +110,7 @@ def test_truncation_shares_out_what_is_kept(top_k: int, top_p: float, mass: floa
     drawn = share > 0
     assert (share[drawn] - P[0, drawn] / mass).abs().max() <= 2 / 4000
     assert_close(logp[drawn], P[0, drawn].log())
-    lost = draw(P.log(), torch.tensor([0.3]), sampling).lost_mass
+    lost = draw(P.log(), torch.tensor([0.3]), sampling).log_kept
     assert_close(lost, torch.tensor([math.log(mass)]))
 
 

@@ -120,6 +120,7 @@ def test_a_damaged_later_one_is_not_kept_instead_of_a_whole_one(tmp_path: Path) 
 
 def test_what_a_kill_left_half_written_is_passed_over_and_cleared(tmp_path: Path) -> None:
     save(tmp_path, 1, tensors(), DATA, keep=2)
+    (tmp_path / "step-2 (copy)").mkdir()  # a person's
     half = tmp_path / ".step-000002.tmp"
     half.mkdir()
     (half / "state.safetensors").write_bytes(b"half")
@@ -128,7 +129,7 @@ def test_what_a_kill_left_half_written_is_passed_over_and_cleared(tmp_path: Path
     assert found.step == 1
     assert not complaints
     save(tmp_path, 2, tensors(), DATA, keep=2)
-    assert names(tmp_path) == ["step-000001", "step-000002"]
+    assert names(tmp_path) == ["step-000001", "step-000002", "step-2 (copy)"]
     assert steps(tmp_path) == [1, 2]
 
 

@@ -8,8 +8,9 @@
 ε_high > ε_low leaves unlikely tokens room to grow, a mean over tokens lets long answers weigh by their length, and the
 penalty ramps up over the last L_cache tokens before the limit.  No KL term.
 
-Deviations: dynamic sampling, which draws further prompts until no group has equal rewards, is a property of the source
-of samples and is not part of this file: such groups add no gradient, but their tokens still count in the mean.
+Deviations: dynamic sampling, which draws further prompts until a batch is full of groups with unequal rewards, belongs
+to the source of samples: `--dynamic-sampling K` draws at most K batches.  The default, 1, takes the first as it is: its
+groups of equal rewards add no gradient, but their tokens still count in the mean.
 |y_i| counts the policy's own tokens only, not a tool's.  L_max is the source's limit, L_cache a share of it.  1e-4 and
 exactly 0 for equal rewards are as in `grpo`.
 """

@@ -1,0 +1,19 @@
+"""Which entries to take when some must be left out, free of the order in which they stand."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def lowest(x: Tensor, k: int) -> Tensor:
+    """Weight of each entry among the k lowest: x [n] -> [n] in [0, 1], with sum k.
+
+    Entries equal to the k-th share the places that are left for them, which is the mean over random choices.
+    """
+    assert x.dim() == 1 and 0 <= k <= len(x), (x.shape, k)
+    if k == 0:
+        return torch.zeros_like(x)
+    edge = x.sort().values[k - 1]
+    below, at = x < edge, x == edge
+    return below + at * ((k - below.sum()) / at.sum()).to(x.dtype)
