@@ -162,11 +162,12 @@ def table_groups(reward: Sequence[float], mask: Sequence[Sequence[int]] | Tensor
     unit = torch.zeros(len(reward), dtype=torch.long) if group is None else torch.tensor(group)
     rewards = torch.tensor(reward, dtype=dtype)
     answers = rewards.unique(return_inverse=True)[1] if answer is None else torch.tensor(answer)
+    tokens = torch.zeros(owned.shape, dtype=torch.long) if token is None else token
     return Groups(payload=Rows(torch.arange(len(reward))), mask=owned, unit=unit,
                   version=torch.zeros(owned.shape, dtype=torch.long),
                   logp_behaviour=torch.zeros(owned.shape, dtype=dtype), logp_old=logp_old,
                   reward=rewards, finished=torch.ones(len(reward), dtype=torch.bool), limit=limit,
-                  extra={"answer": answers, "token": torch.zeros(owned.shape, dtype=torch.long) if token is None else token,
+                  extra={"answer": answers, "token": tokens,
                          "given": torch.isin(torch.arange(len(reward)), torch.tensor(given, dtype=torch.long)),
                          "process": rewards if process is None else torch.tensor(process, dtype=dtype)})
 

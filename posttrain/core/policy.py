@@ -42,8 +42,10 @@ def compare(policy: Policy, other: Policy, batch: Batch, divergence: Divergence)
     count = int(batch.mask.sum())
     slices = [slice(at, at + DECISIONS) for at in range(0, count, DECISIONS)]
     parts = [checkpoint(part, rows, use_reentrant=False) for rows in slices]
+    if not parts:
+        return 0 * policy.log_prob(batch)  # zeros, but with a gradient to run back through
     blank = batch.logp_behaviour.new_zeros(batch.mask.shape)
-    return blank.masked_scatter(batch.mask, torch.cat(parts).to(blank.dtype)) if parts else blank
+    return blank.masked_scatter(batch.mask, torch.cat(parts).to(blank.dtype))
 
 
 class Critic(Protocol):

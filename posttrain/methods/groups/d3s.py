@@ -72,17 +72,8 @@ def widest(reward: Tensor, group: Tensor, share: float) -> Tensor:
         m = min(n, max(2, math.ceil(share * n - 1e-9)))
         spread = [float(torch.cat([ordered[:k], ordered[n - m + k :]]).var(correction=0)) for k in range(m + 1)]
         low = max(range(m + 1), key=spread.__getitem__)
-        weight[own] = lowest(reward[own], low) + lowest(-reward[own], m - low)
+        weight[own] = ops.lowest(reward[own], low) + ops.lowest(-reward[own], m - low)
     return weight
-
-
-def lowest(x: Tensor, k: int) -> Tensor:
-    """Weight of each entry among the k lowest, [n]; entries equal to the k-th share the places left for them."""
-    if k == 0:
-        return torch.zeros_like(x)
-    edge = x.sort().values[k - 1]
-    below, at = x < edge, x == edge
-    return below + at * ((k - below.sum()) / at.sum()).to(x.dtype)
 
 
 def largest(score: Tensor, mask: Tensor, share: float) -> Tensor:

@@ -23,7 +23,8 @@ from posttrain.core import Fraction, Groups, Loss, Method, Models, Paper
 
 @dataclass(frozen=True, kw_only=True)
 class OnPolicyDistillation(Method[Groups]):
-    paper = Paper("https://thinkingmachines.ai/blog/on-policy-distillation/", "Lu & Thinking Machines Lab, 2025", parent="gkd")
+    paper = Paper("https://thinkingmachines.ai/blog/on-policy-distillation/", "Lu & Thinking Machines Lab, 2025",
+                  parent="gkd")
 
     kl_discount: Fraction = 0.0  # γ, per token; the post and its released code
 

@@ -30,7 +30,7 @@ class DivPO(Method[Groups]):
     couples_rows = True
 
     beta: Positive = 0.1  # β, reward per nat; DPO's
-    slack: Annotated[float, Interval(ge=0, le=0.5)] = 0.3  # ρ, share of the group's range of rewards; paper, one of its runs
+    slack: Annotated[float, Interval(ge=0, le=0.5)] = 0.3  # ρ, share of the group's range of rewards; paper, one run
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -35,8 +35,9 @@ def test_every_pair_of_a_group_counts_once_however_it_is_split() -> None:
 
 
 def test_optimum_is_the_tilted_reference() -> None:
-    # Preferences that are exactly Bradley–Terry under rewards r: P(i ≻ j) = σ(r_i − r_j).  At h_i = r_i / β the expected
-    # gradient of a pair vanishes: P(i ≻ j) dL(i ≻ j) + P(j ≻ i) dL(j ≻ i) = −β σ(r_ij) σ(−r_ij) + β σ(−r_ij) σ(r_ij).
+    # Preferences that are exactly Bradley–Terry under rewards r: P(i ≻ j) = σ(r_i − r_j).  At h_i = r_i / β the
+    # expected gradient of a pair is P(i ≻ j) dL(i ≻ j) + P(j ≻ i) dL(j ≻ i)
+    # = −β σ(r_ij) σ(−r_ij) + β σ(−r_ij) σ(r_ij) = 0.
     reward, beta = f64([0.3, -0.5]), 0.2
     logp = (reward / beta)[:, None]
     gradients = []

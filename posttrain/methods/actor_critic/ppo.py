@@ -1,0 +1,71 @@
+"""PPO: a trained critic is the baseline, and a ratio clipped at the sampler's policy bounds each update.
+
+    r_it = [t is the last] r_i − β ( log π_old(y_it) − log π_ref(y_it) )
+    δ_it = r_it + γ V_old(s_i,t+1) − V_old(s_it),   V_old = 0 after the last decision
+    G_it = Σ_l (γ λ)^l δ_i,t+l,   R_it = G_it + V_old(s_it)
+    Â_it = (G_it − mean G) / (std G + 1e-8)                         over every decision of the batch
+    ρ_it = π(y_it) / π_old(y_it)
+    L_V  = ½ mean_it max( (V_it − R_it)², (clip(V_it, V_old ± ε_V) − R_it)² )
+    L    = −mean_it min( ρ_it Â_it, clip(ρ_it, 1 − ε_low, 1 + ε_high) Â_it ) + L_V
+
+The surrogate lets one batch serve several updates: what has moved out of the range in the direction of its advantage
+is pushed no further.  The critic says what the text so far is worth, so each token has an advantage of its own.
+
+Deviations: the paper is on control; the tokenwise KL in the reward, the clipped value and the whole setting of language
+models are Ziegler et al.'s (1909.08593).  Advantages are always normalised, over the batch and not the minibatch: the
+worth of a reward's unit differs by task, and a step's size then depends on neither that nor the split.  L_V has no
+coefficient, because the critic shares no weights with the policy.  An answer that the length limit cut off is graded as
+it stands, so it ends there like any other and nothing is bootstrapped.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from posttrain import ops
+from posttrain.core import Count, Fraction, Groups, Loss, Method, Models, NonNegative, Paper, Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPO(Method[Groups]):
+    paper = Paper("1707.06347", "Schulman et al., 2017")
+
+    epochs: Count = 4  # passes over each batch; Ziegler et al.'s code
+    clip_low: Fraction = 0.2  # ε_low, per token; paper sec. 6.1
+    clip_high: NonNegative = 0.2  # ε_high, per token; paper sec. 6.1
+    value_clip: Positive = 0.2  # ε_V, reward; Ziegler et al.'s code
+    discount: Fraction = 1.0  # γ; Ziegler et al.'s code
+    decay: Fraction = 0.95  # λ of GAE; Ziegler et al.'s code
+    kl_coef: NonNegative = 0.02  # β, reward per nat; Ouyang et al. 2022, app. C.4
+    critic_scale: Positive = 10.0  # the critic's learning rate over the policy's; verl's examples
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("policy", "reference", "critic") if self.kl_coef else ("policy", "critic")
+
+    @property
+    def lr_scale(self) -> Mapping[str, float]:
+        return {"policy": 1.0, "critic": self.critic_scale}
+
+    def prepare(self, models: Models, batch: Groups) -> Groups:
+        """Credit over each answer by what the critic says now: reward [B] -> advantage, value and its target [B, T]."""
+        reward = ops.at_the_end(batch.reward, batch.mask)
+        if self.kl_coef:
+            logp_old = models.policy.log_prob(batch) if batch.logp_old is None else batch.logp_old
+            batch = batch.replace(logp_ref=models.reference.log_prob(batch))
+            reward = reward - self.kl_coef * ops.k1(batch.log_ratio_ref(logp_old))
+        value = models.critic.values(batch)
+        end = value.new_zeros(len(batch))
+        advantage = ops.gae(reward.to(value), value, batch.mask, end, self.discount, self.decay)
+        batch = batch.replace(advantage=ops.batch_normalize(advantage, batch.mask))
+        return batch.with_extra(value_old=value, value_target=advantage + value)
+
+    def loss(self, models: Models, batch: Groups) -> Loss:
+        logp, value = models.policy.log_prob(batch), models.critic.values(batch)  # [B, T]
+        ratio = batch.log_ratio(logp).exp()
+        gain, clipped = ops.clipped_gain(ratio, batch.credit, self.clip_low, self.clip_high)
+        old, target = batch.extra["value_old"], batch.extra["value_target"]
+        near = value.clamp(old - self.value_clip, old + self.value_clip)
+        error = ((value - target) ** 2).maximum((near - target) ** 2)
+        loss = Loss(policy=batch.mean(-gain), value=batch.mean(error / 2))
+        loss.log(ratio=batch.mean(ratio), clipped=batch.mean(clipped), value=batch.mean(value))
+        return loss.log(kl=batch.mean(ops.k1(batch.log_ratio_ref(logp)))) if self.kl_coef else loss
