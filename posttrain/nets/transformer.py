@@ -5,14 +5,16 @@ What differs between the three is how a layer attends and how it multiplies by a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posttrain.nets.architecture import Architecture
+from posttrain.nets.architecture import Architecture, Rope
 from posttrain.nets.head import embed
 from posttrain.nets.hf_weights import part_sizes
 from posttrain.nets.precision import at_least_fp32
@@ -21,6 +23,10 @@ from posttrain.nets.tree import Tree, attend
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q [n, H, D], k and v [n, K, D] -> [n, H, D]
 Keep = Callable[[int, Tensor, Tensor], None]  # layer, its keys and values [n, K, D]
 Linear = Callable[[Tensor, str], Tensor]  # input [n, in], weight's name -> [n, out]
+Rotation = Sequence[tuple[Tensor, Tensor] | None]  # of some tokens, for each layer: cos and sin, [n, 1, D / 2] each
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu, "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh")}
 
 
 class Transformer(nn.Module):
@@ -33,11 +39,16 @@ class Transformer(nn.Module):
         self.weights = nn.ParameterList([nn.Parameter(w) for w in weights.values()])
         self._index = {name: i for i, name in enumerate(self.names)}
         self.lora, self.lora_scale, self.lora_on = nn.ModuleDict(), 0.0, True
-        angles = torch.arange(arch.context, dtype=torch.float64)[:, None] / arch.rope_theta ** (
-            torch.arange(0, arch.head_width, 2, dtype=torch.float64) / arch.head_width)
+        ropes = [arch.rope(i) for i in range(arch.layers)]
+        distinct = [rope for rope in dict.fromkeys(ropes) if rope is not None]
+        self.rope_of = [None if rope is None else distinct.index(rope) for rope in ropes]  # each layer's row below
+        frequencies = torch.zeros(len(distinct), arch.head_width // 2, dtype=torch.float64)
+        for row, rope in zip(frequencies, distinct, strict=True):
+            row.copy_(turns(rope, arch.head_width))
+        angles = torch.arange(arch.context, dtype=torch.float64)[:, None] * frequencies[:, None]
         self.cos: Tensor
         self.sin: Tensor
-        self.register_buffer("cos", angles.cos().float(), persistent=False)  # [context, D / 2]
+        self.register_buffer("cos", angles.cos().float(), persistent=False)  # [ropes, context, D / 2]
         self.register_buffer("sin", angles.sin().float(), persistent=False)
 
     def weight(self, name: str) -> Tensor:
@@ -101,24 +112,54 @@ class Transformer(nn.Module):
         return y
 
     def norm(self, x: Tensor, name: str) -> Tensor:
-        """RMS norm in fp32: the residual stream stays fp32 whatever the weights are."""
-        return F.rms_norm(x, x.shape[-1:], at_least_fp32(self.weight(name)), self.arch.norm_epsilon)
+        """RMS norm in fp32 of x [n, …] over as many of its last numbers as there are weights; x where there are none.
 
-    def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin, [n, 1, D / 2] each."""
-        return self.cos[positions][:, None], self.sin[positions][:, None]
+        The residual stream stays fp32 whatever the weights are.
+        """
+        if not self.has(name):
+            return x
+        w = at_least_fp32(self.weight(name))
+        if self.arch.norm_offset:
+            w = w + self.arch.norm_offset
+        x = at_least_fp32(x)
+        if len(w) != x.shape[-1]:  # all heads at once
+            return F.rms_norm(x.flatten(1), w.shape, w, self.arch.norm_epsilon).view(x.shape)
+        return F.rms_norm(x, w.shape, w, self.arch.norm_epsilon)
 
-    def layer(self, i: int, x: Tensor, rotation: tuple[Tensor, Tensor], attend_: Attend, linear: Linear) -> Tensor:
-        """One block: residual stream [n, d] fp32 -> [n, d]."""
-        arch = self.arch
+    def rotation(self, positions: Tensor) -> Rotation:
+        """How each layer turns tokens at these positions [n]; None: not at all."""
+        tables = [(cos[positions][:, None], sin[positions][:, None])
+                  for cos, sin in zip(self.cos, self.sin, strict=True)]
+        return [None if row is None else tables[row] for row in self.rope_of]
+
+    def first(self, ids: Tensor) -> Tensor:
+        """The residual stream before the layers, [n, d] fp32."""
+        w = self.weight("embed")
+        x = embed(ids, w)
+        if self.arch.embed_scale != 1.0:
+            x = x * x.new_tensor(self.arch.embed_scale)
+        return at_least_fp32(x)
+
+    def last(self, x: Tensor) -> Tensor:
+        """The residual stream after the layers -> hidden states, whose products with the head are logits."""
+        x = self.norm(x, "norm")
+        return x if self.arch.logit_scale == 1.0 else x * self.arch.logit_scale
+
+    def layer(self, i: int, x: Tensor, rotation: Rotation, attend_: Attend, linear: Linear) -> Tensor:
+        """One block: residual stream [n, d] fp32 -> [n, d].  A norm that this architecture has not changes nothing."""
+        arch, turn = self.arch, rotation[i]
         qkv = linear(self.norm(x, f"{i}.norm"), f"{i}.qkv").view(len(x), -1, arch.head_width)
         q, k, v = qkv.split([arch.heads, arch.kv_heads, arch.kv_heads], 1)
-        if arch.qk_norm:
-            q, k = self.norm(q, f"{i}.q_norm").to(v.dtype), self.norm(k, f"{i}.k_norm").to(v.dtype)
-        q, k = rotate(q, *rotation), rotate(k, *rotation)
-        x = x + linear(attend_(i, q, k, v).reshape(len(x), -1), f"{i}.o")
+        q, k = self.norm(q, f"{i}.q_norm").to(v.dtype), self.norm(k, f"{i}.k_norm").to(v.dtype)
+        if turn is not None:
+            q, k = rotate(q, *turn), rotate(k, *turn)
+        if arch.query_scale != 1.0:
+            q = q * arch.query_scale
+        y = linear(attend_(i, q, k, v).reshape(len(x), -1), f"{i}.o")
+        x = x.add(self.norm(y, f"{i}.o_norm"), alpha=arch.residual_scale)
         gate, up = linear(self.norm(x, f"{i}.mlp_norm"), f"{i}.gate_up").chunk(2, -1)
-        return x + linear(F.silu(gate) * up, f"{i}.down")
+        y = linear(ACTIVATIONS[arch.activation](gate) * up, f"{i}.down")
+        return x.add(self.norm(y, f"{i}.down_norm"), alpha=arch.residual_scale)
 
     def forward(self, tree: Tree, linear: Linear | None = None, keep: Keep | None = None) -> Tensor:
         """Hidden states of all packed tokens, [n, d] fp32, after the last norm.
@@ -128,13 +169,20 @@ class Transformer(nn.Module):
         def attend_(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             if keep is not None:
                 keep(i, k, v)
-            return tree_attention(q, k, v, tree)
+            return tree_attention(q, k, v, tree, self.arch.reach(i))
 
-        x = at_least_fp32(embed(tree.ids, self.weight("embed")))
+        x = self.first(tree.ids)
         rotation = self.rotation(tree.positions)
         for i in range(self.arch.layers):
             x = self.layer(i, x, rotation, attend_, linear or self.linear)
-        return self.norm(x, "norm")
+        return self.last(x)
+
+
+def turns(rope: Rope, width: int) -> Tensor:
+    """Radians that each pair of a head's numbers turns from one token to the next, [width / 2] fp64."""
+    own = rope.theta ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+    spared = ((rope.original * own / (2 * math.pi) - rope.low) / (rope.high - rope.low)).clamp(0, 1)
+    return own * (spared + (1 - spared) / rope.factor)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -146,12 +194,15 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
 
 
-def tree_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree) -> Tensor:
-    """Every packed token attends to its ancestors and its own past: q [n, H, D], k, v [n, K, D] -> [n, H, D]."""
+def tree_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree, reach: int | None = None) -> Tensor:
+    """Every packed token attends to its ancestors and its own past: q [n, H, D], k, v [n, K, D] -> [n, H, D].
+
+    reach: how many tokens it sees, itself included; None: all.
+    """
     kv_heads, width = k.shape[1:]
     q = (q * width**-0.5).view(len(q), kv_heads, -1, width)
     keys, values, outputs = [], [], []
-    for level, bias, q_l, k_l, v_l in zip(tree.levels, tree.biases, *(x.split(tree.sizes) for x in (q, k, v)),
+    for level, bias, q_l, k_l, v_l in zip(tree.levels, tree.biases(reach), *(x.split(tree.sizes) for x in (q, k, v)),
                                           strict=True):
         keys.append(level.pad(k_l).transpose(1, 2))
         values.append(level.pad(v_l).transpose(1, 2))

@@ -74,19 +74,28 @@ class Tree:
         """Packed tokens in each level."""
         return [len(level.slots) for level in self.levels]
 
-    @cached_property
-    def biases(self) -> list[Tensor]:
+    def biases(self, reach: int | None = None) -> list[Tensor]:
         """For each level [S, 1, N, 1, keys]: 0 where a query may look at a key of its ancestors or its own past."""
-        return [look_bias(level.positions, [a.positions for a in self.levels[: i + 1]])
-                for i, level in enumerate(self.levels)]
+        if reach not in self._biases:
+            self._biases[reach] = [look_bias(level.positions, [a.positions for a in self.levels[: i + 1]], reach)
+                                   for i, level in enumerate(self.levels)]
+        return self._biases[reach]
+
+    @cached_property
+    def _biases(self) -> dict[int | None, list[Tensor]]:
+        return {}
 
 
-def look_bias(query: Tensor, keys: Sequence[Tensor]) -> Tensor:
-    """0 or −inf, [S, 1, N, 1, Σ keys]: query positions [S, N] against every ancestor's key positions [S_a, N_a]."""
+def look_bias(query: Tensor, keys: Sequence[Tensor], reach: int | None = None) -> Tensor:
+    """0 or −inf, [S, 1, N, 1, Σ keys]: query positions [S, N] against every ancestor's key positions [S_a, N_a].
+
+    reach: how many tokens a query sees, itself included; None: all before it.
+    """
     allowed = []
     for key in keys:
         key = key.repeat_interleave(len(query) // len(key), 0)[:, None, :]  # [S, 1, N_a]
-        allowed.append((key >= 0) & (key <= query[:, :, None]))
+        near = (key >= 0) & (key <= query[:, :, None])
+        allowed.append(near if reach is None else near & (key > query[:, :, None] - reach))
     look = torch.cat(allowed, -1)
     look[..., 0] |= ~look.any(-1)  # a padded query looks at something, so that its softmax is finite
     return torch.zeros(look.shape).masked_fill_(~look, -torch.inf)[:, None, :, None, :]

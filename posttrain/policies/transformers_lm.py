@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from posttrain.core import Batch, Critic, Policy, Score
 from posttrain.core.errors import UserError
 from posttrain.core.policy import Predictions
+from posttrain.nets.architecture import FAMILIES
 from posttrain.policies.causal_lm import Sequences
 from posttrain.policies.export import ADAPTER, copy_companions, new_folder
 from posttrain.policies.language_policy import Adapters, Decode, WithoutAdapters
@@ -110,8 +111,9 @@ class TransformersLM:
         return TransformersLM(model, self.tokenizer, self.budget, self.folder, Adapters())
 
     def critic(self) -> Critic:
-        raise UserError(f"policy = '{self.folder}': this method needs a critic, and {self.model.config.model_type} has "
-                        "no fast path to build one on; Llama, Mistral, Qwen2 and Qwen3 have")
+        kind = self.model.config.model_type
+        raise UserError(f"policy = '{self.folder}': this method needs a critic, and this {kind} has no fast path to "
+                        f"build one on; most models of these types have: {', '.join(FAMILIES)}")
 
     def save(self, target: Path) -> Path:
         with new_folder(target) as folder, torch.no_grad(), quiet():

@@ -13,7 +13,7 @@ from posttrain.core.errors import UserError
 from posttrain.nets.transformer import Transformer
 from posttrain.nets.tree import Tree, attend, build_level, common_prefix, look_bias
 from posttrain.rollout.engine import Completions, Sampling
-from posttrain.rollout.sampler import draw
+from posttrain.rollout.sampler import draw, endings
 
 CACHE_BYTES = 2 << 30  # of keys and values that one wave of rows may hold
 DENSE = 0.5  # the cache is packed anew when fewer than this share of its slots is alive
@@ -58,12 +58,20 @@ class Cache:
     shared: list[tuple[list[Tensor], list[Tensor]]]  # per layer: the levels' keys, the levels' values
     own: list[tuple[Tensor, Tensor]]
     bias: Tensor  # [P × G, 1, 1, 1, shared keys + own keys]
+    positions: Tensor  # [P × G, shared keys + own keys] long: of the keys
 
     def keep(self, prompts: Tensor, slots: Tensor) -> None:
         """Only these prompts, only these slots, in this order."""
         self.shared = [([k[0], k[1][prompts]], [v[0], v[1][prompts]]) for k, v in self.shared]
         self.own = [(k[slots], v[slots]) for k, v in self.own]
-        self.bias = self.bias[slots]
+        self.bias, self.positions = self.bias[slots], self.positions[slots]
+
+    def near(self, keys: int, reach: int | None) -> Tensor:
+        """The bias of the first `keys` keys for a query at the last of them that sees `reach` tokens; None: all."""
+        bias, positions = self.bias[..., :keys], self.positions[:, :keys]
+        if reach is None:
+            return bias
+        return bias.masked_fill((positions <= positions[:, -1:] - reach)[:, None, None, None], -torch.inf)
 
 
 class EmbeddedEngine:
@@ -91,7 +99,7 @@ class EmbeddedEngine:
         waves = [_Wave(self, prompts[i:i + wave], samples, sampling, uniform[i * samples:(i + wave) * samples]).run()
                  for i in range(0, len(prompts), wave)]
         return Completions(*(torch.cat([getattr(w, f) for w in waves])
-                             for f in ("tokens", "logp", "lost_mass", "lengths", "finished")))
+                             for f in ("tokens", "logp", "log_kept", "lengths", "finished")))
 
 
 class _Wave:
@@ -102,8 +110,9 @@ class _Wave:
         self.net, self.linear, self.engine = engine.net, engine.linear, engine
         self.prompts, self.samples, self.sampling, self.uniform = prompts, samples, sampling, uniform
         rows = len(prompts) * samples
-        self.tokens = torch.zeros(rows, sampling.max_new_tokens, dtype=torch.long)
-        self.logp, self.lost_mass = torch.zeros(2, rows, sampling.max_new_tokens)
+        self.seen = F.pad(endings(prompts, sampling.memory).repeat_interleave(samples, 0), (0, sampling.max_new_tokens))
+        self.tokens = self.seen[:, sampling.memory:]  # a view
+        self.logp, self.log_kept = torch.zeros(2, rows, sampling.max_new_tokens)
         self.lengths = torch.full((rows,), sampling.max_new_tokens)
         self.finished = torch.zeros(rows, dtype=torch.bool)
         self.stop_tokens = torch.tensor(sampling.stop_tokens, dtype=torch.long)
@@ -114,8 +123,9 @@ class _Wave:
         slots = live  # where each of them sits in the cache
         logits = self.linear.logits(hidden)[live // self.samples]
         for t in range(self.sampling.max_new_tokens):
-            token, logp, lost = draw(logits, self.uniform[live, t], self.sampling)
-            self.tokens[live, t], self.logp[live, t], self.lost_mass[live, t] = token, logp, lost
+            before = self.seen[live, t : t + self.sampling.memory]
+            token, logp, kept = draw(logits, self.uniform[live, t], self.sampling, before)
+            self.tokens[live, t], self.logp[live, t], self.log_kept[live, t] = token, logp, kept
             stopped = self.stopped(live, token, t)
             self.lengths[live[stopped]] = t + 1
             self.finished[live[stopped]] = True
@@ -125,7 +135,7 @@ class _Wave:
             if len(live) <= DENSE * len(self.cache.bias):
                 slots = self.pack(live, slots)
             logits = self.linear.logits(self.step(live, slots, token, t))
-        return Completions(self.tokens, self.logp, self.lost_mass, self.lengths, self.finished)
+        return Completions(self.tokens, self.logp, self.log_kept, self.lengths, self.finished)
 
     def prefill(self) -> Tensor:
         """Fill the cache with all prompts, what they share once; hidden state of each one's last token, [P, d]."""
@@ -146,7 +156,9 @@ class _Wave:
         own = [(layers[0][0][0].new_zeros(size), layers[0][0][0].new_zeros(size)) for _ in layers]
         bias = look_bias(torch.full((len(prompts), 1), self.net.arch.context), [root.positions, level.positions])
         bias = F.pad(bias, (0, limit)).repeat_interleave(self.samples, 0)
-        self.cache = Cache(layers, own, bias)
+        positions = torch.cat([root.positions.expand(len(prompts), -1), level.positions,
+                               self.starts[:, None] + torch.arange(limit)], 1).repeat_interleave(self.samples, 0)
+        self.cache = Cache(layers, own, bias, positions)
         ends = torch.tensor([len(p) - shared for p in prompts]).cumsum(0) + len(root_ids) - 1
         last: Tensor = hidden[ends]
         return last
@@ -156,7 +168,8 @@ class _Wave:
         net, cache = self.net, self.cache
         kv_heads, width, total = net.arch.kv_heads, net.arch.head_width, len(cache.bias)
         full = len(slots) == total
-        bias = cache.bias[..., : cache.bias.shape[-1] - self.sampling.max_new_tokens + t + 1]
+        keys_now = cache.bias.shape[-1] - self.sampling.max_new_tokens + t + 1
+        bias = {reach: cache.near(keys_now, reach) for reach in net.arch.reaches}
 
         def attend_(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             own_k, own_v = cache.own[i]
@@ -165,15 +178,14 @@ class _Wave:
             if not full:
                 q = q.new_zeros(total, *q.shape[1:]).index_copy_(0, slots, q)
             keys, values = cache.shared[i]
-            out = attend(q, [*keys, own_k[:, :, : t + 1]], [*values, own_v[:, :, : t + 1]], bias)
+            out = attend(q, [*keys, own_k[:, :, : t + 1]], [*values, own_v[:, :, : t + 1]], bias[net.arch.reach(i)])
             return out if full else out[slots]
 
-        x = F.embedding(token, net.weight("embed")).float()
+        x = net.first(token)
         rotation = net.rotation(self.starts[live // self.samples] + t)
         for i in range(net.arch.layers):
             x = net.layer(i, x, rotation, attend_, self.linear)
-        hidden: Tensor = net.norm(x, "norm")
-        return hidden
+        return net.last(x)
 
     def pack(self, live: Tensor, slots: Tensor) -> Tensor:
         """Rebuild the cache for the live rows: every prompt that has any keeps as many slots as the fullest one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,22 +10,46 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from posttrain.core.errors import UserError
 from posttrain.core.types import Count, Fraction, Natural, NonNegative, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn.  Log-probabilities are those of softmax(logits / temperature) over all tokens."""
+    """How tokens are drawn.
+
+    Recorded log-probabilities are those of p = softmax(logits / temperature) over all tokens, which the training pass
+    computes too.  Tokens are drawn from q:
+
+        q ∝ 1[kept] softmax((logits + bias) / temperature)
+
+    where what completes one of `bad_words` has bias −∞, and top-k, then top-p, then min-p choose the kept tokens by
+    their probability with bias.  At temperature 0 the likeliest token with bias is taken, and p has temperature 1.
+    """
 
     max_new_tokens: Count
     temperature: NonNegative = 1.0  # 0: the likeliest token
-    top_p: Fraction = 1.0
-    top_k: Natural = 0
+    top_p: Fraction = 1.0  # the smallest set with this share of the probability; 1: all
+    top_k: Natural = 0  # the k likeliest; 0: all
+    min_p: Fraction = 0.0  # those at least this times as likely as the likeliest; 0: all
+    bad_words: tuple[tuple[int, ...], ...] = ()  # tokens that no completion holds in a row, the prompt's end included
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token, what is added to its logit before temperature)
     stop_tokens: tuple[int, ...] = ()  # end a completion, and belong to it
     stop_strings: tuple[str, ...] = ()  # end a completion at the token that completes one
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        for word in self.bad_words:
+            if not word or min(word) < 0:
+                raise UserError(f"bad_words = {word!r}: must be one or more token ids ≥ 0")
+        for token, bias in self.logit_bias:
+            if token < 0 or not math.isfinite(bias):
+                raise UserError(f"logit_bias = {(token, bias)!r}: must be a token id ≥ 0 and a finite number")
+
+    @property
+    def memory(self) -> int:
+        """Tokens before a new one that decide which tokens are allowed."""
+        return max((len(word) - 1 for word in self.bad_words), default=0)
 
 
 @dataclass(frozen=True)
@@ -33,7 +58,7 @@ class Completions:
 
     tokens: Tensor  # [R, N] long, 0 beyond a row's length
     logp: Tensor  # [R, N] log-probability of each token at the sampling temperature, 0 beyond
-    log_kept: Tensor  # [R, N] log of the mass that top-p and top-k kept: 0 without them
+    log_kept: Tensor  # [R, N] log p − log q: without bias the log of the mass that q may draw from; 0 where q = p
     lengths: Tensor  # [R] long
     finished: Tensor  # [R] bool: stopped by itself; False: cut off at max_new_tokens
 

@@ -2,59 +2,116 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from posttrain.core.errors import UserError
 from posttrain.rollout.engine import Sampling
 
 BLOCK = 256  # tokens in a block of the two-level search
+NONE = -1  # in the place of a token: there is none
+ANY = -2  # in a pattern: whatever stands there
 
 
 class Draw(NamedTuple):
     token: Tensor  # [b] long
-    logp: Tensor  # [b] at the sampling temperature, over all tokens
-    log_kept: Tensor  # [b] log of the kept mass; 0 without truncation
+    logp: Tensor  # [b] log p at the sampling temperature, over all tokens
+    log_kept: Tensor  # [b] log p − log q of the token; 0 at temperature 0
 
 
-def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Draw:
-    """One token a row: logits [b, V] (may be overwritten), uniform [b] in [0, 1).
+def draw(logits: Tensor, uniform: Tensor, sampling: Sampling, before: Tensor | None = None) -> Draw:
+    """One token a row: logits [b, V] (may be overwritten), uniform [b] in [0, 1), before [b, memory].
 
     The row's own number decides, so a draw does not depend on which other rows are alive.
+    before: each row's last `sampling.memory` tokens, oldest first, NONE where it has none; not needed if that is 0.
+
+    Raises:
+        UserError: if every token is forbidden.
     """
     assert logits.dim() == 2 and uniform.shape == logits.shape[:1], (logits.shape, uniform.shape)
+    before = torch.empty(len(logits), 0, dtype=torch.long) if before is None else before
+    assert before.shape == (len(logits), sampling.memory), (before.shape, len(logits), sampling.memory)
     z = logits.float()
     if sampling.temperature not in (0.0, 1.0):
         z = z / sampling.temperature
     z = z - z.amax(-1, keepdim=True)
     mass = z.exp()
     total = mass.sum(-1)
+    biased = z if not (sampling.bad_words or sampling.logit_bias) else bias(z, sampling, before)
     if sampling.temperature == 0:
-        token, kept = z.argmax(-1), total
+        token, log_kept = biased.argmax(-1), torch.zeros_like(total)
     else:
-        kept_mass = truncate(mass, sampling)
+        biased_mass = mass if biased is z else biased.exp()
+        kept_mass = truncate(biased_mass, sampling)
         token = search(kept_mass, uniform)
         kept = total if kept_mass is mass else kept_mass.sum(-1)
+        log_kept = (kept / total).log()
+        if biased is not z:
+            log_kept = log_kept + (z - biased).gather(1, token[:, None])[:, 0]
     logp = z.gather(1, token[:, None])[:, 0] - total.log()
-    return Draw(token, logp, (kept / total).log())
+    return Draw(token, logp, log_kept)
+
+
+def bias(z: Tensor, sampling: Sampling, before: Tensor) -> Tensor:
+    """z [b, V] with its biases, −∞ where a token would complete a bad word, and 0 as its largest value again.
+
+    Raises:
+        UserError: if nothing is left of a row, or a token is not of the vocabulary.
+    """
+    tokens, values, patterns, last = _tables(sampling.logit_bias, sampling.bad_words, z.shape[1])
+    biased = z.index_add(1, tokens, (values / (sampling.temperature or 1.0)).expand(len(z), -1))
+    row, word = ((patterns == ANY) | (patterns == before[:, None])).all(-1).nonzero(as_tuple=True)
+    biased[row, last[word]] = -torch.inf
+    most = biased.amax(-1, keepdim=True)
+    if sampling.bad_words and bool((most == -torch.inf).any()):
+        raise UserError(f"bad_words: the {len(sampling.bad_words)} of them forbid every token of the vocabulary")
+    return biased - most
+
+
+@lru_cache(maxsize=8)
+def _tables(logit_bias: tuple[tuple[int, float], ...], bad_words: tuple[tuple[int, ...], ...], vocabulary: int
+            ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Biased tokens and their biases; of each bad word what comes before its last token, ANY before that, and the last.
+
+    Raises:
+        UserError: on a token that is not of the vocabulary.
+    """
+    for name, used in (("logit_bias", [t for t, _ in logit_bias]), ("bad_words", [t for w in bad_words for t in w])):
+        if max(used, default=0) >= vocabulary:
+            raise UserError(f"{name}: token {max(used)} is not of the vocabulary, which has {vocabulary}")
+    width = max((len(word) - 1 for word in bad_words), default=0)
+    patterns = torch.tensor([[ANY] * (width + 1 - len(word)) + list(word[:-1]) for word in bad_words], dtype=torch.long)
+    return (torch.tensor([t for t, _ in logit_bias], dtype=torch.long), torch.tensor([b for _, b in logit_bias]),
+            patterns.view(len(bad_words), width), torch.tensor([word[-1] for word in bad_words], dtype=torch.long))
+
+
+def endings(prompts: Sequence[Sequence[int]], memory: int) -> Tensor:
+    """The last `memory` tokens of each prompt, [P, memory] long; NONE before those of a shorter one."""
+    ends = [list(p)[len(p) - min(len(p), memory):] for p in prompts]
+    return torch.tensor([[NONE] * (memory - len(e)) + e for e in ends], dtype=torch.long).view(len(prompts), memory)
 
 
 def truncate(mass: Tensor, sampling: Sampling) -> Tensor:
-    """Zero the mass outside top-k, then outside top-p of what is left; mass [b, V] unnormalised."""
-    vocabulary = mass.shape[1]
-    if not 0 < sampling.top_k < vocabulary and sampling.top_p >= 1:
-        return mass
-    ordered, index = mass.sort(-1, descending=True)
-    if 0 < sampling.top_k < vocabulary:
-        ordered[:, sampling.top_k:] = 0
-    if sampling.top_p < 1:
-        before = ordered.cumsum(-1) - ordered  # the smallest set that reaches top_p: keep while less came before
-        beyond = before >= sampling.top_p * ordered.sum(-1, keepdim=True)
-        beyond[:, 0] = False  # the likeliest token stays, even where top_p = 0
-        ordered[beyond] = 0
-    return torch.zeros_like(mass).scatter_(1, index, ordered)
+    """Zero the mass outside top-k, then top-p of what is left, then below min-p; mass [b, V] unnormalised."""
+    vocabulary, kept = mass.shape[1], mass
+    if 0 < sampling.top_k < vocabulary or sampling.top_p < 1:
+        ordered, index = mass.sort(-1, descending=True)
+        if 0 < sampling.top_k < vocabulary:
+            ordered[:, sampling.top_k:] = 0
+        if sampling.top_p < 1:
+            before = ordered.cumsum(-1) - ordered  # the smallest set that reaches top_p: keep while less came before
+            beyond = before >= sampling.top_p * ordered.sum(-1, keepdim=True)
+            beyond[:, 0] = False  # the likeliest token stays, even where top_p = 0
+            ordered[beyond] = 0
+        kept = torch.zeros_like(mass).scatter_(1, index, ordered)
+    if sampling.min_p > 0:
+        kept = kept.masked_fill(kept < sampling.min_p * kept.amax(-1, keepdim=True), 0)
+    return kept
 
 
 def search(mass: Tensor, uniform: Tensor) -> Tensor:

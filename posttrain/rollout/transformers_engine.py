@@ -11,7 +11,7 @@ from torch import Tensor
 
 from posttrain.core.errors import UserError
 from posttrain.rollout.engine import Completions, Sampling
-from posttrain.rollout.sampler import draw
+from posttrain.rollout.sampler import draw, endings
 
 ROWS = 64  # sampled at a time; the samples of one prompt stay together
 NO_LIMIT = 1 << 30  # tokens; for models whose configuration names no longest sequence
@@ -56,9 +56,11 @@ class TransformersEngine:
         logits, cache = self._next(ids, mask, (mask.cumsum(1) - 1).clamp(min=0), None)
         parent = torch.arange(len(prompts)).repeat_interleave(len(rows) // len(prompts))
         logits, mask, position = logits[parent], mask[parent], mask.sum(1)[parent]
+        ends = endings(prompts, sampling.memory)[parent]
         cache.reorder_cache(parent)
         for t in range(sampling.max_new_tokens):
-            token, out.logp[rows, t], out.log_kept[rows, t] = draw(logits, uniform[rows, t], sampling)
+            before = torch.cat([ends, out.tokens[rows, :t]], 1)[:, t:]
+            token, out.logp[rows, t], out.log_kept[rows, t] = draw(logits, uniform[rows, t], sampling, before)
             out.tokens[rows, t] = token
             stop = self._stopped(out.tokens[rows, : t + 1], sampling)
             out.lengths[rows[stop]], out.finished[rows[stop]] = t + 1, True
@@ -66,7 +68,7 @@ class TransformersEngine:
             if len(go_on) == 0 or t + 1 == sampling.max_new_tokens:
                 return
             if len(go_on) < len(rows):
-                rows, token, mask, position = rows[go_on], token[go_on], mask[go_on], position[go_on]
+                rows, token, mask, position, ends = (x[go_on] for x in (rows, token, mask, position, ends))
                 cache.reorder_cache(go_on)
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
             logits, cache = self._next(token[:, None], mask, position[:, None] + t, cache)

@@ -27,7 +27,7 @@ def logits(folder: Path) -> Tensor:
     return out
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma3_text", "phi3"])
 def test_saving_what_was_loaded_changes_nothing(kind: str, tmp_path: Path) -> None:
     source = save_model(tmp_path / "m", kind)
     (source / "posttrain-source.json").write_text("{}")

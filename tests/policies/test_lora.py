@@ -22,7 +22,7 @@ from posttrain.train.learner import Learner
 from posttrain.train.loop import Pace
 from posttrain.train.optim import FlatAdamW
 
-FAST, SLOW = ("llama", "qwen2"), ("gpt2", "gpt_neox", "gemma3_text")
+FAST, SLOW = ("llama", "qwen2", "gemma3_text", "phi3"), ("gpt2", "gpt_neox", "gemma2")
 ALL = FAST + SLOW
 BATCH = batch_of([[0, 9]], 2, torch.tensor([[3, 4, 5], [6, 7, 8]]), torch.tensor([3, 3]),
                  reward=torch.tensor([1.0, 0.0]))

@@ -22,6 +22,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gpt_neox": SHAPE,
     "gemma3_text": GROUPED | {"head_dim": 8, "sliding_window": 4,
                               "layer_types": ["sliding_attention", "full_attention"]},
+    "gemma2": GROUPED | {"head_dim": 8, "sliding_window": 4, "attn_logit_softcapping": 2.0,
+                         "final_logit_softcapping": 3.0, "layer_types": ["sliding_attention", "full_attention"]},
     "phi": GROUPED,  # its output layer has a bias
     "bloom": ENDS | {"hidden_size": 16, "n_layer": 2, "n_head": 4},  # distances instead of positions
     "mamba": ENDS | {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4},  # a recurrent state, no keys
@@ -31,6 +33,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "llama3": GROUPED | {"rope_parameters": {
         "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
         "high_freq_factor": 4.0, "original_max_position_embeddings": 16}},
+    "yarn": GROUPED | {"rope_parameters": {
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}},
+    "phi3": GROUPED | {"sliding_window": 4},
 }
 
 
@@ -47,7 +52,7 @@ def make_tokenizer(template: str = "$A") -> Any:
 
 def save_model(folder: Path, name: str) -> Path:
     """A model of this kind with weights large enough that its predictions differ from token to token."""
-    config = AutoConfig.for_model("llama" if name == "llama3" else name, **CONFIGS[name])
+    config = AutoConfig.for_model("llama" if name in ("llama3", "yarn") else name, **CONFIGS[name])
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hugging_face import KINDS, tiny
@@ -41,7 +43,7 @@ def same(a: Completions, b: Completions) -> None:
     assert torch.equal(a.lengths, b.lengths)
     assert torch.equal(a.finished, b.finished)
     assert_close(a.logp, b.logp, rtol=0, atol=1e-5)
-    assert_close(a.lost_mass, b.lost_mass, rtol=0, atol=1e-5)
+    assert_close(a.log_kept, b.log_kept, rtol=0, atol=1e-5)
 
 
 def as_batch(out: Completions, samples: int, temperature: float) -> Groups:
@@ -71,6 +73,20 @@ def test_recorded_log_probabilities_are_those_of_the_training_pass(temperature: 
     out = sample(Sampling(max_new_tokens=12, temperature=temperature, top_k=40, stop_tokens=STOPPING.stop_tokens),
                  net=net)
     scored = CausalLM(net, None).log_prob(as_batch(out, 4, temperature))
+    assert len(out.lengths.unique()) > 3
+    assert_close(out.logp, scored.detach(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_records_the_log_probabilities_of_its_training_pass(monkeypatch: pytest.MonkeyPatch,
+                                                                       kind: str) -> None:
+    """Long after every window has left the prompt behind, with a cache that is packed anew as rows end."""
+    model = tiny(kind, tied=True)
+    arch = read_architecture(model.config.to_dict())
+    net = Transformer(arch, from_hf(arch, model.state_dict()))
+    monkeypatch.setattr(embedded, "DENSE", 1.0)
+    out = sample(replace(STOPPING, max_new_tokens=40, temperature=1.3), net=net)
+    scored = CausalLM(net, None).log_prob(as_batch(out, 4, 1.3))
     assert len(out.lengths.unique()) > 3
     assert_close(out.logp, scored.detach(), rtol=0, atol=1e-5)
 
@@ -117,7 +133,7 @@ def test_a_row_does_not_depend_on_the_others() -> None:
     for count in (1, 2):
         part = sample(prompts=PROMPTS[:count])
         rows = slice(0, 4 * count)
-        same(part, Completions(whole.tokens[rows], whole.logp[rows], whole.lost_mass[rows], whole.lengths[rows],
+        same(part, Completions(whole.tokens[rows], whole.logp[rows], whole.log_kept[rows], whole.lengths[rows],
                                whole.finished[rows]))
 
 
@@ -192,3 +208,37 @@ def test_context_overflow_is_one_clear_error() -> None:
     assert str(caught.value) == ("max_new_tokens = 120: the longest prompt has 9 tokens and the context 128; "
                                  "at most 119 new tokens fit")
     assert sample(Sampling(max_new_tokens=119), samples=1).tokens.shape == (3, 119)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_with_bad_words_is_transformers_generate(kind: str) -> None:
+    """Words made of what would come without them, one across the prompt's end, so that each one bites."""
+    model = tiny(kind, tied=True)
+    arch = read_architecture(model.config.to_dict())
+    net = Transformer(arch, from_hf(arch, model.state_dict()))
+    greedy = Sampling(max_new_tokens=16, temperature=0.0)
+    free = sample(greedy, samples=1, net=net).tokens.tolist()
+    words = ((PROMPTS[0][-1], free[0][0]), (free[1][5],), tuple(free[2][2:5]), tuple(free[2][9:11]))
+    out = sample(replace(greedy, bad_words=words), samples=1, net=net).tokens.tolist()
+    for prompt, row, before in zip(PROMPTS, out, free, strict=True):
+        expected = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+                                  do_sample=False, max_new_tokens=16, bad_words_ids=[list(w) for w in words])
+        assert row == expected[0, len(prompt):].tolist() != before
+
+
+def test_biased_and_truncated_samples_report_the_training_pass() -> None:
+    """log p is the model's own of every token, whatever shaped q; and no bad word is there."""
+    net = toy_model(dtype=torch.float32)
+    words = ((40,), (9, 3), *((a, b) for a in range(20) for b in range(20)))
+    sampling = Sampling(max_new_tokens=12, temperature=0.8, min_p=0.02, top_p=0.95, bad_words=words,
+                        logit_bias=((3, 1.5), (4, -2.0)), stop_tokens=STOPPING.stop_tokens)
+    out = sample(sampling, net=net, samples=8)
+    scored = CausalLM(net, None).log_prob(as_batch(out, 8, 0.8))
+    assert_close(out.logp, scored.detach(), rtol=0, atol=1e-5)
+    for row, length, i in zip(out.tokens.tolist(), out.lengths.tolist(), range(24), strict=True):
+        text = PROMPTS[i // 8] + row[:length]
+        new = range(len(PROMPTS[i // 8]), len(text))
+        assert not any(tuple(text[end + 1 - len(w): end + 1]) == w for end in new for w in words)
+    own = torch.arange(12) < out.lengths[:, None]
+    assert (out.log_kept[own] != 0).all()
+    assert (out.log_kept[~own] == 0).all()

@@ -1,0 +1,54 @@
+"""Options of sampling that a user writes as text, in tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from posttrain.core.errors import UserError
+
+
+def bad_words(tokenizer: Any, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """The tokens of every text, and with a space before it, as a word stands inside a line.
+
+    These are the tokens that the tokenizer itself makes of the text; other tokens may spell it too.
+
+    Raises:
+        UserError: on a text without tokens.
+    """
+    words: dict[tuple[int, ...], None] = {}
+    for text in texts:
+        found = [encode(tokenizer, form) for form in (text, f" {text}")]
+        if not found[0]:
+            raise UserError(f"bad_words = {text!r}: has no tokens")
+        words |= dict.fromkeys(map(tuple, found))
+    return tuple(words)
+
+
+def logit_bias(tokenizer: Any, texts: Sequence[str]) -> tuple[tuple[int, float], ...]:
+    """(token, bias) from `TEXT=BIAS`, where TEXT is one token, its spaces included.
+
+    Raises:
+        UserError: on another form, or a text that is not one token.
+    """
+    biases = []
+    for text in texts:
+        word, equals, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise UserError(f"logit_bias = {text!r}: must be a token's text and a number, as in ' maybe=-2.5'")
+        ids = encode(tokenizer, word)
+        if len(ids) != 1:
+            parts = ", ".join(repr(tokenizer.decode([i])) for i in ids)
+            raise UserError(f"logit_bias = {text!r}: {word!r} must be one token, and is {len(ids)}: {parts or 'none'}")
+        biases.append((ids[0], value))
+    return tuple(biases)
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """The tokens of a text as it stands inside another."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    return ids
