@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from posttrain.core.batch import Batch, Groups, Payload
+    from posttrain.core.curriculum import Arm, Curriculum, Outcome, ProblemCurriculum, State
     from posttrain.core.loss import Loss, Term
     from posttrain.core.method import Method, Paper
     from posttrain.core.policy import Critic, Models, Policy, Score, compare
     from posttrain.core.types import Count, Fraction, Natural, NonNegative, Positive
 
-__all__ = ["Batch", "Count", "Critic", "Fraction", "Groups", "Loss", "Method", "Models", "Natural", "NonNegative",
-           "Paper", "Payload", "Policy", "Positive", "Score", "Term", "compare"]
+__all__ = ["Arm", "Batch", "Count", "Critic", "Curriculum", "Fraction", "Groups", "Loss", "Method", "Models", "Natural",
+           "NonNegative", "Outcome", "Paper", "Payload", "Policy", "Positive", "ProblemCurriculum", "Score", "State",
+           "Term", "compare"]
 
 _NAMES = {
-    "batch": ("Batch", "Groups", "Payload"), "loss": ("Loss", "Term"), "method": ("Method", "Paper"),
+    "batch": ("Batch", "Groups", "Payload"), "loss": ("Loss", "Term"),
+    "curriculum": ("Arm", "Curriculum", "Outcome", "ProblemCurriculum", "State"), "method": ("Method", "Paper"),
     "policy": ("Critic", "Models", "Policy", "Score", "compare"),
     "types": ("Count", "Fraction", "Natural", "NonNegative", "Positive"),
 }

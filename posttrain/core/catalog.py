@@ -1,11 +1,11 @@
 """The catalogue: every method file of the package and every paper, read without importing torch.
 
-There is no registry.  A file `posttrain/methods/SHELF/NAME.py` is a method; `papers.jsonl` names the papers;
-how well each is shown to work follows from which files exist:
+There is no registry.  A file `posttrain/methods/SHELF/NAME.py` is a method, `posttrain/data/curriculum/NAME.py` a
+curriculum; `papers.jsonl` names the papers; how well each is shown to work follows from which files exist:
 
     0 planned   named in the catalogue
-    1 runs      the method file exists, and the conformance suite that takes in every method
-    2 pinned    its own test exists, tests/methods/**/test_NAME.py
+    1 runs      the file exists, and the conformance suite that takes in every method, or every curriculum
+    2 pinned    its own test exists, tests/methods/**/test_NAME.py or tests/data/curriculum/test_NAME.py
     3 shown     evidence/NAME.json exists and holds a verdict
 
 An installed package has neither tests nor evidence; `python -m posttrain.core.catalog` writes what they prove
@@ -28,12 +28,19 @@ from posttrain.core import source
 from posttrain.core.errors import UserError, nearest, unknown
 
 if TYPE_CHECKING:
+    from posttrain.core.curriculum import Curriculum
     from posttrain.core.method import Method
 
 PACKAGE = Path(__file__).resolve().parent.parent
 PAPERS = PACKAGE / "core" / "papers.jsonl"
 LEVELS = PACKAGE / "core" / "levels.json"
 CONFORMANCE = Path("tests", "test_every_method.py")
+CURRICULUM = "curriculum"  # the shelf of what chooses problems
+SHELVES = {  # of what is found by walking: where the files are, their conformance suite, and where their own tests are
+    "methods": (PACKAGE / "methods", CONFORMANCE, Path("tests", "methods")),
+    CURRICULUM: (PACKAGE / "data", Path("tests", "test_every_curriculum.py"), Path("tests", "data", "curriculum")),
+}
+SEVERAL = {"clip-cov-kl-cov": ("clip-cov", "kl-cov")}  # papers that are several methods; their level is the lowest
 BUILT_VERDICTS = ("core", "recipe", "system")  # the rows that are to be built, and so have a level
 LEVEL_NAMES = ("planned", "runs", "pinned", "shown")
 
@@ -52,7 +59,7 @@ class Citation(NamedTuple):
 
 @dataclass(frozen=True)
 class MethodFile:
-    """One method as its file describes it.
+    """One method, or one curriculum, as its file describes it.
 
     attribute: the class, or the function that returns another method with other settings.
     """
@@ -101,7 +108,7 @@ class MethodFile:
     def own_fields(self) -> tuple[source.Field, ...]:
         """Those that not every method has."""
         common = {f.name for f in source.fields(PACKAGE / "core" / "method.py", "Method")}
-        return tuple(f for f in self.fields if f.name not in common)
+        return tuple(f for f in self.fields if f.name not in common or self.shelf == CURRICULUM)
 
     @property
     def code_lines(self) -> int:
@@ -137,10 +144,25 @@ def _imported_from(tree: ast.Module, name: str, path: Path) -> Path | None:
     return None
 
 
-@cache
 def methods() -> Mapping[str, MethodFile]:
     """Every method of the package, by the name that a user types."""
-    files = sorted(p for p in (PACKAGE / "methods").glob("*/*.py") if not p.stem.startswith("_"))
+    return _found("methods")
+
+
+def curricula() -> Mapping[str, MethodFile]:
+    """Every curriculum of the package, by the name that a user types."""
+    return _found(CURRICULUM)
+
+
+def built() -> Mapping[str, MethodFile]:
+    """All that has a file."""
+    return {**methods(), **curricula()}
+
+
+@cache
+def _found(kind: str) -> Mapping[str, MethodFile]:
+    pattern = f"{kind if kind == CURRICULUM else '*'}/*.py"
+    files = sorted(p for p in SHELVES[kind][0].glob(pattern) if not p.stem.startswith("_"))
     found = ((path, _defines(path)) for path in files)
     return {m.name: m for m in (MethodFile(path, attribute) for path, attribute in found if attribute)}
 
@@ -163,17 +185,50 @@ def find(name: str) -> MethodFile:
     Raises:
         UserError: for a paper that is not built yet, or a name that is neither; the nearest one is named.
     """
-    if found := methods().get(plain_name(name)):
+    plain = plain_name(name)
+    if found := methods().get(plain):
         return found
-    if plain_name(name) in papers():
+    if plain in curricula():
+        raise UserError(f"method = {name!r}: a curriculum, which a method takes as --curriculum {plain}")
+    if plain in SEVERAL:
+        raise UserError(f"method = {name!r}: the paper has several, {', '.join(SEVERAL[plain])}; name one")
+    if plain in papers():
         raise UserError(f"method = {name!r}: in the catalogue, not built yet; see posttrain explain {name}")
     unknown("method", name, methods())
 
 
+def find_curriculum(name: str) -> MethodFile:
+    """The curriculum of that name.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if found := curricula().get(plain_name(name)):
+        return found
+    unknown("curriculum", name, curricula())
+
+
 def load(name: str) -> Callable[..., Method[Any]]:
     """Import the method of that name: its class, or the function that makes it."""
-    found = find(name)
-    made: Callable[..., Method[Any]] = getattr(importlib.import_module(found.module), found.attribute)
+    made: Callable[..., Method[Any]] = _imported(find(name))
+    return made
+
+
+def _imported(found: MethodFile) -> Any:
+    return getattr(importlib.import_module(found.module), found.attribute)
+
+
+def make_curriculum(name: str, **hyperparameters: Any) -> Curriculum:
+    """The curriculum with these hyperparameters, the others at their defaults.
+
+    Raises:
+        UserError: on a name or a hyperparameter that there is not, or a value out of range.
+    """
+    found = find_curriculum(name)
+    for given in hyperparameters:
+        if given not in (allowed := [f.name for f in found.fields]):
+            unknown(f"hyperparameter of {found.name}", given, allowed)
+    made: Curriculum = _imported(found)(**hyperparameters)
     return made
 
 
@@ -223,9 +278,10 @@ def papers() -> Mapping[str, Entry]:
 
 def entries() -> list[Entry]:
     """Every row and every method, methods first, by name."""
-    built = {name: _with_method(papers().get(name), method) for name, method in methods().items()}
+    made = {name: _with_method(papers().get(name), method) for name, method in built().items()}
+    made |= {name: _with_several(papers()[name], name) for name in SEVERAL}
     levels = current_levels()
-    rows = [_with_level(entry, levels) for entry in ({**papers(), **built}).values()]
+    rows = [_with_level(entry, levels) for entry in ({**papers(), **made}).values()]
     return sorted(rows, key=lambda e: (not e.file, e.name))
 
 
@@ -236,11 +292,13 @@ def entry(name: str) -> Entry:
         UserError: naming the nearest.
     """
     plain = plain_name(name)
-    if plain in methods():
-        return _with_level(_with_method(papers().get(plain), methods()[plain]), current_levels())
+    if plain in built():
+        return _with_level(_with_method(papers().get(plain), built()[plain]), current_levels())
+    if plain in SEVERAL:
+        return _with_level(_with_several(papers()[plain], plain), current_levels())
     if plain in papers():
         return _with_level(papers()[plain], {})
-    close = nearest(plain, [*methods(), *papers()], 3)
+    close = nearest(plain, [*built(), *papers()], 3)
     hint = f"did you mean {' or '.join(close)}?" if close else "posttrain methods lists all"
     raise UserError(f"name = {name!r}: neither a method nor a catalogued paper; {hint}")
 
@@ -249,6 +307,14 @@ def _with_method(row: Entry | None, method: MethodFile) -> Entry:
     made = row or Entry(method.name, method.explanation.summary, "foundation", method.shelf, "method", "")
     return replace(made, name=method.name, shelf=method.shelf, cite=method.citation.cite,
                    parent=method.citation.parent, file=str(method.path.relative_to(PACKAGE.parent)))
+
+
+def _with_several(row: Entry, plain: str) -> Entry:
+    """A paper whose methods have files of their own."""
+    parts = [built()[name] for name in SEVERAL[plain]]
+    files = ", ".join(str(part.path.relative_to(PACKAGE.parent)) for part in parts)
+    first = parts[0]
+    return replace(row, shelf=first.shelf, cite=first.citation.cite, parent=first.citation.parent, file=files)
 
 
 def _with_level(row: Entry, levels: Mapping[str, Mapping[str, Any]]) -> Entry:
@@ -269,17 +335,20 @@ def current_levels() -> Mapping[str, Mapping[str, Any]]:
 
 def compute_levels(root: Path) -> dict[str, dict[str, Any]]:
     """Name -> level, and its evidence's verdict, from the files under `root`; a level needs the one below."""
-    if not (root / CONFORMANCE).is_file():
-        return {}
-    tests = {p.stem for p in (root / "tests" / "methods").rglob("test_*.py")}
     found: dict[str, dict[str, Any]] = {}
-    for name, method in methods().items():
-        found[name] = {"level": 1}
-        if f"test_{method.path.stem}" in tests:
-            found[name] = {"level": 2}
-            if verdict := _evidence(root, name):
-                found[name] = {"level": 3, "evidence": verdict}
-    return found
+    for kind, (_, conformance, folder) in SHELVES.items():
+        if not (root / conformance).is_file():
+            continue
+        tests = {p.stem for p in (root / folder).rglob("test_*.py")}
+        for name, method in _found(kind).items():
+            found[name] = {"level": 1}
+            if f"test_{method.path.stem}" in tests:
+                found[name] = {"level": 2}
+                if verdict := _evidence(root, name):
+                    found[name] = {"level": 3, "evidence": verdict}
+    lowest = {paper: min((found.get(name, {"level": 0}) for name in names), key=lambda proof: proof["level"])
+              for paper, names in SEVERAL.items() if found}
+    return found | lowest
 
 
 def _evidence(root: Path, name: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
 from posttrain.core import Groups, Policy
 from posttrain.core.seeds import derive
-from posttrain.evaluate.intervals import interval
+from posttrain.evaluate.measures import Measured
 from posttrain.policies.causal_lm import Sequences
 from posttrain.policies.load import LanguageModel
 from posttrain.rewards.scoring import Scorer
@@ -17,24 +16,8 @@ from posttrain.rollout.engine import Sampling
 from posttrain.tasks.task import Problem
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """scores: one per problem, in [0, 1]; a verifier that failed counts as 0 and is counted in `failures`."""
-
-    scores: tuple[float, ...]
-    failures: int
-
-    @property
-    def mean(self) -> float:
-        return sum(self.scores) / max(1, len(self.scores))
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return interval(self.scores)
-
-
 def greedy_accuracy(model: LanguageModel, problems: Sequence[Problem], scorer: Scorer, max_new_tokens: int,
-                    stop: tuple[str, ...] = ()) -> Accuracy:
+                    stop: tuple[str, ...] = ()) -> Measured:
     """Score the likeliest completion of every problem."""
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=0.0, stop_tokens=model.stop_tokens,
                         stop_strings=stop)
@@ -43,7 +26,7 @@ def greedy_accuracy(model: LanguageModel, problems: Sequence[Problem], scorer: S
     texts = [model.prompter.decode(row[:length]) for row, length in
              zip(out.tokens.tolist(), out.lengths.tolist(), strict=True)]
     scored = scorer(problems, texts)
-    return Accuracy(tuple(s.value or 0.0 for s in scored), sum(s.failure is not None for s in scored))
+    return Measured(tuple(s.value or 0.0 for s in scored), sum(s.failure is not None for s in scored))
 
 
 def divergence(model: LanguageModel, initial: Policy, problems: Sequence[Problem], max_new_tokens: int,

@@ -35,3 +35,39 @@ def paired_interval(before: Sequence[float], after: Sequence[float]) -> tuple[fl
     mean = sum(differences) / n
     half = Z * math.sqrt(sum((d - mean) ** 2 for d in differences) / n / n)
     return max(-1.0, mean - half), min(1.0, mean + half)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95% interval of the mean of independent numbers, by Student's t; infinite for fewer than two."""
+    mean, half = sum(values) / max(1, len(values)), _half_width(values)
+    return mean - half, mean + half
+
+
+def difference_interval(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
+    """95% interval of mean(after) − mean(before), independent numbers of unequal variance (Welch's t)."""
+    difference = sum(after) / len(after) - sum(before) / len(before)
+    if min(len(before), len(after)) < 2:
+        return -math.inf, math.inf
+    a, b = (_variance(values) / len(values) for values in (before, after))
+    if a + b == 0:
+        return difference, difference
+    degrees = (a + b) ** 2 / (a**2 / (len(before) - 1) + b**2 / (len(after) - 1))
+    half = student(degrees) * math.sqrt(a + b)
+    return difference - half, difference + half
+
+
+def _half_width(values: Sequence[float]) -> float:
+    n = len(values)
+    return student(n - 1) * math.sqrt(_variance(values) / n) if n > 1 else math.inf
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = sum(values) / len(values)
+    return sum((x - mean) ** 2 for x in values) / (len(values) - 1)
+
+
+def student(degrees: float) -> float:
+    """The 97.5% point of Student's t."""
+    from scipy import stats  # takes a second, and few commands need it
+
+    return float(stats.t.ppf(0.975, degrees))

@@ -13,13 +13,14 @@ import torch
 from posttrain.core.errors import UserError
 from posttrain.core.seeds import derive
 from posttrain.evaluate.accuracy import greedy_accuracy
+from posttrain.evaluate.given import given_measure
 from posttrain.evaluate.intervals import interval
 from posttrain.policies.load import LanguageModel, load_language_model
 from posttrain.policies.pretrained import resolve
 from posttrain.rewards.scoring import Scorer
 from posttrain.rollout.engine import Sampling
 from posttrain.tasks import load_task
-from posttrain.tasks.task import Problem
+from posttrain.tasks.task import Problem, can_score
 
 MAX_NEW_TOKENS = 256  # where neither the run nor the task says how long an answer may be
 
@@ -39,9 +40,14 @@ def evaluate_policy(target: str, task: str, *, problems: int = 200, samples: int
     model = load_language_model(_folder(Path(target), target, bool(own)), max_new_tokens=limit)
     asked = chosen.heldout(problems)
     with Scorer(chosen) as scorer:
-        greedy = greedy_accuracy(model, asked, scorer, limit)
-        results: dict[str, Any] = {"task": chosen.name, "problems": len(asked), "accuracy": greedy.mean,
-                                   "accuracy_95": list(greedy.interval), "verifier_failures": greedy.failures}
+        scored = can_score(chosen)
+        if samples > 1 and not scored:
+            raise UserError(f"samples = {samples}: task {chosen.name!r} has no verifier, so nothing scores them")
+        found = greedy_accuracy(model, asked, scorer, limit) if scored else given_measure(model, chosen, asked, limit)
+        results: dict[str, Any] = {"task": chosen.name, "problems": len(asked), found.name: found.mean,
+                                   f"{found.name}_95": list(found.interval), "verifier_failures": found.failures}
+        if model.notes:
+            results["notes"] = "; ".join(model.notes)
         if samples > 1:
             right = _right(model, asked, scorer, samples, limit, temperature, seed)
             for k in (2**i for i in range(samples.bit_length()) if 2**i <= samples):

@@ -10,10 +10,11 @@ LONGEST_FAILURE = 200  # characters
 
 @dataclass(frozen=True)
 class Scored:
-    """The score of one completion; exactly one field is set."""
+    """The score of one completion: a value, and where the task has it a score of its steps; or a failure."""
 
     value: float | None = None     # in [0, 1]
     failure: str | None = None     # one line, for the record and for counting
+    process: float | None = None   # in [0, 1]
 
 
 class Scores(Protocol):
@@ -29,8 +30,12 @@ class Scores(Protocol):
 def grade(task: Scores, problem: Any, completion: str) -> Scored:
     """Score one completion; an exception or a result that is no number in [0, 1] becomes a failure."""
     try:
-        result: Any = task.score(problem, completion)
-        return _checked(result)
+        scored = _checked(task.score(problem, completion))
+        process = getattr(task, "process", None)
+        if process is None or scored.value is None:
+            return scored
+        steps = _checked(process(problem, completion))
+        return steps if steps.value is None else Scored(scored.value, process=steps.value)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # sys.exit() in a verifier is a failure like any other

@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -129,7 +130,7 @@ def serve(descriptor: int) -> None:
             signal.setitimer(signal.ITIMER_REAL, timeout + _GRACE)
             scored = grade(task, problem, completion)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            connection.send_bytes(json.dumps({"value": scored.value, "failure": scored.failure}).encode())
+            connection.send_bytes(json.dumps(asdict(scored)).encode())
 
 
 def _environment() -> dict[str, str]:

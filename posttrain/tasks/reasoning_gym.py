@@ -125,6 +125,10 @@ class ReasoningGym:
     def heldout(self, count: int) -> list[Problem]:
         return list(_heldout(self.dataset, count))
 
+    def gold(self, problem: Problem) -> str:
+        """The answer where the prompt asks for it."""
+        return f"<answer>{problem.answer}</answer>"
+
     def score(self, problem: Problem, completion: str) -> float:
         """The dataset's own score of the answer in the completion; 0 for an answer that it cannot read."""
         answer = extract_answer(completion)

@@ -7,8 +7,10 @@ fit as a demonstration.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from random import Random
 from typing import Any
 
@@ -58,6 +60,16 @@ class WordProblems:
     def score(self, problem: Problem, completion: str) -> float:
         """1.0 when the last number of the completion is the answer; see the verifier `number`."""
         return number.verify(completion, problem.answer)
+
+    def process(self, problem: Problem, completion: str) -> float:
+        """The share of the worked steps whose results it states in their order, up to the first missing."""
+        said = iter(re.findall(r"\d+", completion))
+        results = re.findall(r"= (\d+)", problem.data["solution"])
+        return len(list(takewhile(lambda result: result in said, results))) / len(results)
+
+    def gold(self, problem: Problem) -> str:
+        """The worked solution, as the prompt asks for it."""
+        return str(problem.data["solution"])
 
 
 def _draw(rng: Random) -> Problem:

@@ -58,6 +58,17 @@ class Misbehaving:
         return result
 
 
+class Stepwise(Misbehaving):
+    """Scores steps too, by what the completion says twice over: "half half" is worth its whole, and ½ for its steps."""
+
+    def score(self, problem: Problem, completion: str) -> float:
+        return float(completion.startswith("half"))
+
+    def process(self, problem: Problem, completion: str) -> float:
+        result: float = misbehave(completion.partition(" ")[2], problem.answer)
+        return result
+
+
 class Unimportable(Misbehaving):
     """Pickles well, and fails in the worker."""
 

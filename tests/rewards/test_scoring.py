@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from misbehaving import Misbehaving, Unimportable
+from misbehaving import Misbehaving, Stepwise, Unimportable
 
 from posttrain.core.errors import PosttrainError, UserError
 from posttrain.rewards.grade import LONGEST_FAILURE, grade, one_line
@@ -197,3 +197,12 @@ def test_a_failure_is_printable_and_short() -> None:
     assert one_line("a\n\tb\x1b[2J") == "a b\\x1b[2J"
     assert len(one_line("x" * 10**6)) == LONGEST_FAILURE
     assert all(one_line(text).isprintable() for text in HOSTILE)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_task_may_score_steps_too(trusted: bool) -> None:
+    with Scorer(Stepwise(trusted=trusted), timeout=5.0) as scorer:
+        results = scorer([YES] * 4, ["half half", "no yes", "half nan", "half raise"])
+    assert results == [Scored(1.0, process=0.5), Scored(0.0, process=1.0),
+                       Scored(failure="returned nan, must be a number in [0, 1]"),
+                       Scored(failure="ValueError: no such \\x00 thing \\ud800")]

@@ -10,6 +10,7 @@ from tiny_folder import write_tiny_folder
 from toy import sequences
 
 from posttrain.core.errors import PosttrainError
+from posttrain.data.problems import InOrder
 from posttrain.policies.load import LanguageModel, load_language_model
 from posttrain.rewards.scoring import Scorer
 from posttrain.rollout.engine import Sampling
@@ -37,7 +38,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
 
 def source(model: LanguageModel, task: Addition = TASK, on_failure: str = "drop", seed: int = 0) -> GroupSource:
     sampling = Sampling(max_new_tokens=8, stop_tokens=tuple(range(60, 100)))
-    return GroupSource(task, Scorer(task), model.engine, model.prompter, sampling, 3, 4, seed, on_failure)
+    return GroupSource(InOrder(task, 3, 4, seed), Scorer(task), model.engine, model.prompter, sampling, seed,
+                       on_failure)
 
 
 def test_a_step_s_batch(model: LanguageModel) -> None:

@@ -12,7 +12,7 @@ from posttrain.rewards.functions import absolute, load_function
 from posttrain.rewards.verifiers import Verifier, load_verifier
 from posttrain.tasks.split import Split, draws
 from posttrain.tasks.task import Problem, prompt_key
-from posttrain.tasks.user.problems import problem_from
+from posttrain.tasks.user.problems import problem_from, verifier_missing
 
 HELDOUT_SHARE = 0.2
 
@@ -23,12 +23,16 @@ class FunctionTask:
 
     name: str
     spec: str               # the import path, files made absolute
-    verifier: Verifier
+    verifier: Verifier | None  # None: answers are given, and others cannot be scored
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def trusted(self) -> bool:
-        return self.verifier.trusted
+        return self.verifier is None or self.verifier.trusted
+
+    @property
+    def scored(self) -> bool:
+        return self.verifier is not None
 
     def train(self, index: int, seed: int) -> Problem:
         return _SPLIT.first_for_training(draws(self._draw, f"train/{seed}/{index}"), self.name)
@@ -38,6 +42,7 @@ class FunctionTask:
 
     def score(self, problem: Problem, completion: str) -> float:
         """What the verifier says; whoever calls this holds it to [0, 1]."""
+        assert self.verifier is not None, self.name
         result: float = self.verifier(completion, problem.answer, problem.data)
         return result
 
@@ -47,21 +52,23 @@ class FunctionTask:
             row = make(rng)
         except Exception as error:
             raise PosttrainError(f"task {self.name!r} raised {type(error).__name__}: {error}") from error
-        return problem_from(row, f"task {self.name!r}")
+        return problem_from(row, f"task {self.name!r}", scored=self.verifier is not None)
 
 
-def load(name: str, verifier: str) -> FunctionTask:
+def load(name: str, verifier: str | None) -> FunctionTask:
     """Check that the function makes problems, the same from the same generator, and enough different ones.
 
     Raises:
         UserError: the function or the verifier cannot be used.
     """
-    task = FunctionTask(name, absolute(name), load_verifier(verifier))
+    task = FunctionTask(name, absolute(name), None if verifier is None else load_verifier(verifier))
     if task._draw(Random("check")) != task._draw(Random("check")):
         raise UserError(f"task = {name!r}: gave two different problems for the same random.Random; "
                         "it must draw from that alone")
     first = task.train(0, 0)
-    missing = [key for key in task.verifier.required if key not in first.data]
+    if task.verifier is None and not first.completions:
+        raise verifier_missing(name)
+    missing = [key for key in (task.verifier.required if task.verifier else ()) if key not in first.data]
     if missing:
         raise UserError(f"task = {name!r}: gives no key {missing[0]!r}, which the verifier asks for")
     if not task.heldout(1):

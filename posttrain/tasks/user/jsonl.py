@@ -1,4 +1,4 @@
-"""A task from a JSONL file: one object a line, with `prompt`, `answer` and what else the verifier needs."""
+"""A task from a JSONL file: one object a line, with `prompt`, `answer` or given answers, and what a verifier needs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,7 +15,7 @@ from posttrain.core.errors import UserError
 from posttrain.rewards.verifiers import Verifier, as_completion, load_verifier
 from posttrain.tasks.split import fraction
 from posttrain.tasks.task import Problem, prompt_key
-from posttrain.tasks.user.problems import problem_from
+from posttrain.tasks.user.problems import problem_from, verifier_missing
 
 HELDOUT_SHARE = 0.1
 _SUFFIXES = (".jsonl", ".json", ".ndjson")
@@ -28,14 +28,29 @@ class JsonlTask:
     """Problems from a file.  Training goes through all of them in a new order each time round."""
 
     name: str
-    verifier: Verifier
+    verifier: Verifier | None  # None: answers are given, and others cannot be scored
     train_problems: tuple[Problem, ...]
     heldout_problems: tuple[Problem, ...]
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def trusted(self) -> bool:
-        return self.verifier.trusted
+        return self.verifier is None or self.verifier.trusted
+
+    @property
+    def scored(self) -> bool:
+        return self.verifier is not None
+
+    @property
+    def size(self) -> int:
+        return len(self.train_problems)
+
+    @property
+    def parts(self) -> dict[str, JsonlTask]:
+        """What the lines' key `part` divides the file into; empty where there is none."""
+        names = sorted({problem.part for problem in self.train_problems} - {""})
+        return {name: replace(self, name=name, train_problems=_of_part(self.train_problems, name),
+                              heldout_problems=_of_part(self.heldout_problems, name)) for name in names}
 
     def train(self, index: int, seed: int) -> Problem:
         epoch, place = divmod(index, len(self.train_problems))
@@ -46,6 +61,7 @@ class JsonlTask:
 
     def score(self, problem: Problem, completion: str) -> float:
         """What the verifier says; whoever calls this holds it to [0, 1]."""
+        assert self.verifier is not None, self.name
         result: float = self.verifier(completion, problem.answer, problem.data)
         return result
 
@@ -54,13 +70,15 @@ def is_file_name(name: str) -> bool:
     return name.endswith(_SUFFIXES)
 
 
-def load(name: str, verifier: str, heldout_file: str | None) -> JsonlTask:
+def load(name: str, verifier: str | None, heldout_file: str | None) -> JsonlTask:
     """Read and check the file called `name` and, if there is one, the file of held-out problems.
+
+    verifier: may be None where every line brings answers to learn from.
 
     Raises:
         UserError: naming the file and, where one is at fault, the line.
     """
-    check = load_verifier(verifier)
+    check = None if verifier is None else load_verifier(verifier)
     lines = _read(name, "task", check)
     if heldout_file is None:
         train, heldout = _divide(lines, name)
@@ -68,18 +86,24 @@ def load(name: str, verifier: str, heldout_file: str | None) -> JsonlTask:
         heldout = _read(heldout_file, "heldout", check)
         _refuse_repeats(heldout, lines, heldout_file, name)
         train = lines
+    if check is None and not next(iter(train.values())).completions:
+        raise verifier_missing(name)
     ordered = sorted(heldout.values(), key=lambda problem: fraction(prompt_key(problem.prompt)))
     return JsonlTask(name, check, tuple(train.values()), tuple(ordered))
 
 
-@functools.lru_cache(maxsize=4)
+def _of_part(problems: tuple[Problem, ...], name: str) -> tuple[Problem, ...]:
+    return tuple(problem for problem in problems if problem.part == name)
+
+
+@functools.lru_cache(maxsize=64)
 def _order(count: int, epoch: int, seed: int) -> list[int]:
     order = list(range(count))
     Random(f"{seed}/{epoch}").shuffle(order)
     return order
 
 
-def _read(name: str, option: str, verifier: Verifier) -> Lines:
+def _read(name: str, option: str, verifier: Verifier | None) -> Lines:
     """Every problem of a file by its line number; blank lines are passed over."""
     path = Path(name)
     try:
@@ -95,10 +119,22 @@ def _read(name: str, option: str, verifier: Verifier) -> Lines:
             lines[number] = _problem(line, f"{name} line {number}", verifier)
     if not lines:
         raise UserError(f"{option} = {name!r}: the file is empty")
+    _check_alike(lines, name)
     return lines
 
 
-def _problem(line: bytes, where: str, verifier: Verifier) -> Problem:
+def _check_alike(lines: Lines, name: str) -> None:
+    """Either every line brings answers, or none; and so with parts."""
+    (start, first), *others = lines.items()
+    for number, problem in others:
+        for what, mine, theirs in (("given answers", problem.completions, first.completions),
+                                   ("a part", problem.part, first.part)):
+            if bool(mine) != bool(theirs):
+                have, lack = (number, start) if mine else (start, number)
+                raise UserError(f"{name} line {lack}: lacks {what}, and line {have} has; all lines or none must")
+
+
+def _problem(line: bytes, where: str, verifier: Verifier | None) -> Problem:
     try:
         row = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -107,7 +143,9 @@ def _problem(line: bytes, where: str, verifier: Verifier) -> Problem:
         raise UserError(f"{where}: not JSON: nested too deeply") from error
     except ValueError as error:
         raise UserError(f"{where}: not JSON: {error}") from error
-    problem = problem_from(row, where)
+    problem = problem_from(row, where, scored=verifier is not None)
+    if verifier is None:
+        return problem
     for key in verifier.required:
         if key not in problem.data:
             raise UserError(f"{where}: key {key!r} is missing, which the verifier {verifier.spec} asks for")
