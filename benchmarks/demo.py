@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
-import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from seeds import machine, mean_interval
+
 ROOT = Path(__file__).parents[1]
-T95 = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}  # Student's t, n − 1 degrees, by n
 
 
 def main() -> None:
@@ -67,23 +65,6 @@ def run(command: list[str], seed: int, out: Path) -> dict[str, Any]:
 
 def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def mean_interval(values: list[float]) -> tuple[float, float]:
-    """Mean over seeds and the half width of its 95% interval."""
-    n, mean = len(values), sum(values) / len(values)
-    if n < 2:
-        return mean, math.nan
-    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
-    return mean, T95[n] * deviation / math.sqrt(n)
-
-
-def machine() -> str:
-    """Cores and instruction set, as every figure names them."""
-    import torch
-
-    return f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, " \
-           f"Python {platform.python_version()}"
 
 
 def draw(result: dict[str, Any], out: Path, name: str) -> None:

@@ -128,8 +128,10 @@ def architecture(policy: str, folder: Path) -> Architecture:
     Raises:
         UserError: posttrain has no fast path for it, so that there is nothing to measure.
     """
+    from transformers import AutoConfig
+
     try:
-        return read_architecture(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        return read_architecture(AutoConfig.from_pretrained(folder, local_files_only=True).to_dict())
     except Unsupported as reason:
         raise UserError(f"policy = {policy!r}: {reason}") from None
 

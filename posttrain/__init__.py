@@ -51,9 +51,9 @@ def train(method: str, *, resume: bool = False, progress: bool = False, **option
     from posttrain.train.run import train as run_training  # heavy, so only once the options are right
 
     if not progress:
-        return run_training(plan.method, plan.config, Display(), resume)
+        return run_training(plan.method, plan.config, Display(), resume, plan.curriculum)
     with displays.choose(plan.title) as display:
-        return run_training(plan.method, plan.config, display, resume)
+        return run_training(plan.method, plan.config, display, resume, plan.curriculum)
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "posttrain"
 
 # What each folder may import of the others; every folder may import itself.
 BASE = {"core", "ops"}
-PARTS = BASE | {"nets", "policies", "rewards", "tasks", "rollout"}
+PARTS = BASE | {"nets", "policies", "rewards", "tasks", "data", "rollout"}
 ALLOWED = {
     "ops": set[str](),
     "nets": set[str](),
@@ -22,6 +22,7 @@ ALLOWED = {
     "methods": BASE,  # a method meets a policy only through the contract
     "tasks": BASE | {"rewards"},
     "rewards": BASE | {"tasks"},
+    "data": BASE | {"tasks"},  # what is learnt from, before any policy meets it
     "policies": PARTS,
     "rollout": PARTS,
     "evaluate": PARTS,

@@ -39,19 +39,18 @@ def build(workload: Workload, out: str, latest: Latest, stack: ExitStack) -> Tra
     """The trainer that `posttrain train grpo` runs, but for its rewards and, if so told, its stop tokens."""
     import posttrain
     from posttrain.rewards.scoring import Scorer
-    from posttrain.train.config import Config
+    from posttrain.train.config import LanguageConfig
     from posttrain.train.run import Trainer
 
     w = workload
-    config = Config(policy=w.folder, task=TASK, steps=w.steps, seed=w.seed, out=out, prompts=w.prompts,
+    config = LanguageConfig(policy=w.folder, task=TASK, steps=w.steps, seed=w.seed, out=out, prompts=w.prompts,
                     samples=w.samples, max_new_tokens=w.new_tokens, temperature=w.temperature, lr=w.lr,
                     lr_schedule="constant", betas=w.betas, max_grad_norm=w.max_grad_norm,
                     precision=w.precision, threads=w.threads)  # type: ignore[arg-type]
     method = posttrain.method("grpo", kl_coef=0.0, clip_low=w.clip, clip_high=w.clip)
     trainer = Trainer(method, config, latest, False, stack)
-    source = trainer.source
-    source.task = RandomReward(source.task)
-    source.scorer = stack.enter_context(Scorer(source.task))
+    source = trainer.setting.source
+    source.scorer = stack.enter_context(Scorer(RandomReward(trainer.setting.task)))
     if w.fixed_length:
         source.sampling = dataclasses.replace(source.sampling, stop_tokens=())
     return trainer
@@ -74,10 +73,10 @@ def main(workload: Workload) -> None:
     with tempfile.TemporaryDirectory(prefix="posttrain-benchmark-") as folder, ExitStack() as stack:
         latest, watch = Latest(), Stopwatch()
         trainer = build(workload, f"{folder}/run", latest, stack)
-        tap(trainer.source, "next", latest.see)
-        watch.wrap(trainer.optimizer, "step", "optimizer")
-        watch.wrap(trainer.model.engine, "update", "weights to engine")
-        channel.send(stop_tokens=sorted(trainer.model.stop_tokens), threads=torch.get_num_threads())
+        tap(trainer.setting.source, "next", latest.see)
+        watch.wrap(trainer.learner.optimizers["policy"], "step", "optimizer")
+        watch.wrap(trainer.setting.model.engine, "update", "weights to engine")
+        channel.send(stop_tokens=sorted(trainer.setting.model.stop_tokens), threads=torch.get_num_threads())
         for _ in range(workload.steps):
             channel.wait()
             started = time.perf_counter()

@@ -139,10 +139,11 @@ def _version(distribution: str) -> str:
 
 
 def _models() -> dict[str, str]:
-    """Packaged model -> its folder in the cache; empty where it is not there yet."""
+    """Model -> its folder in the cache; empty where it is not there yet."""
     from posttrain.policies.packaged import cached
+    from posttrain.policies.pretrained import names
 
-    return {name: str(folder or "") for name, folder in cached().items()}
+    return {name: str(folder or "") for name, folder in cached(names()).items()}
 
 
 def report(facts: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:

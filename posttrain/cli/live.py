@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from posttrain.cli.progress import HEADLINE, SHARES, TROUBLE, Shown, headline, number, visible
+from posttrain.evaluate.measures import MEASURES
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 CURVE_ROWS = 3
@@ -121,11 +122,12 @@ class Live(Shown):
         """Label and value pairs, as many columns as fit."""
         pairs = [(HEADLINE[n], Text(_metric(n, v), style="bold red" if n in TROUBLE else "bold"))
                  for n, v in headline(self.metrics).items() if n != "reward"]
-        known = [(when, r["accuracy"]) for when, r in self.accuracy if "accuracy" in r]
+        measure = next((m for m in MEASURES if self.accuracy and m in self.accuracy[0][1]), "")
+        known = [(when, r[measure]) for when, r in self.accuracy if measure in r]
         if known:
             (_, first), (when, last) = known[0], known[-1]
             change = f"{first:.1%} → {last:.1%}" if len(known) > 1 else f"{last:.1%}"
-            pairs.insert(0, ("accuracy", Text(change, style="bold") + Text(f" {when}", style="dim")))
+            pairs.insert(0, (measure.replace("_", " "), Text(change, style="bold") + Text(f" {when}", style="dim")))
         columns = 3 if width >= 96 else 2
         table = Table.grid(padding=(0, 2))
         for _ in range(columns):
@@ -176,7 +178,7 @@ def _metric(name: str, value: float) -> str:
 def _results(results: Mapping[str, Any]) -> str:
     """`accuracy 31.0% [25, 38] · other skills 40.0% [30, 50] · kl task 0.01`; intervals in percent too."""
     parts = []
-    for name, bounds in (("accuracy", "interval"), ("other_skills", "other_interval")):
+    for name, bounds in (*((measure, "interval") for measure in MEASURES), ("other_skills", "other_interval")):
         if name in results:
             low, high = (f"{100 * x:.0f}" for x in results[bounds])
             parts.append(f"{name.replace('_', ' ')} {results[name]:.1%} [{low}, {high}]")

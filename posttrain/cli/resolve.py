@@ -8,16 +8,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from posttrain.core import catalog
 from posttrain.core.errors import UserError, nearest
-from posttrain.train.config import Config
+from posttrain.train.config import Config, LanguageConfig
+from posttrain.train.kinds import KINDS, kind_of
+from posttrain.train.material import check_used, source_kind
 
 if TYPE_CHECKING:
+    from posttrain.core.curriculum import Curriculum
     from posttrain.core.method import Method
-
-CONFIG_FIELDS = tuple(f.name for f in dataclasses.fields(Config))
+    from posttrain.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Plan:
     name: str
     method: Method[Any]
     config: Config
+    curriculum: Curriculum | None = None
 
     @property
     def title(self) -> str:
@@ -36,22 +39,34 @@ class Plan:
 def resolve(name: str, given: Mapping[str, Any]) -> Plan:
     """The plan for a new run.  What was not given is what the task suggests, else the default.
 
-    given: fields of Config and hyperparameters of the method, by name.
+    given: fields of Config and hyperparameters of the method and of the curriculum, by name.
 
     Raises:
         UserError: on an unknown option or task, or a value out of range.
     """
     found = catalog.find(name)
-    own = {f.name for f in found.fields}
+    kind = KINDS[kind_of(str(given.get("policy", "")), str(given.get("task", "")))]
+    own, options = {f.name for f in found.fields}, {f.name for f in dataclasses.fields(kind.config)}
+    chooser = str(given.get("curriculum", ""))
+    choosing = {f.name for f in catalog.find_curriculum(chooser).fields} if chooser else set[str]()
     for option in given:
-        _check_known(option, [*CONFIG_FIELDS, *own])
+        _check_known(option, [*options, *own, *choosing])
     method = catalog.make(name, **{k: v for k, v in given.items() if k in own})
-    chosen = {k: v for k, v in given.items() if k in CONFIG_FIELDS}
-    Config(**chosen)  # what the user gave is refused before a task is loaded
-    config = Config(**{**_suggested(Config(**chosen)), **chosen})
+    curriculum = curriculum_of(chooser, {k: v for k, v in given.items() if k in choosing})
+    chosen = {k: v for k, v in given.items() if k in options}
+    config = kind.config(**chosen)  # what the user gave is refused before a task is loaded
+    if isinstance(config, LanguageConfig):
+        task = _task(config)
+        config = LanguageConfig(**{**task.defaults, **chosen, "curriculum": catalog.plain_name(chooser)})
+        check_used(source_kind(method.learns_from, found.name, config, task), given)
     if not config.out:
         config = dataclasses.replace(config, out=default_folder(found.name, config))
-    return Plan(found.name, method, config)
+    return Plan(found.name, method, config, curriculum)
+
+
+def curriculum_of(name: str, hyperparameters: Mapping[str, Any]) -> Curriculum | None:
+    """The curriculum of that name; None without one."""
+    return catalog.make_curriculum(name, **hyperparameters) if name else None
 
 
 def _check_known(option: str, allowed: list[str]) -> None:
@@ -60,12 +75,10 @@ def _check_known(option: str, allowed: list[str]) -> None:
         raise UserError(f"no such option {option!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
 
 
-def _suggested(config: Config) -> Mapping[str, Any]:
-    """The defaults that the task suggests."""
+def _task(config: LanguageConfig) -> Task:
     from posttrain.tasks import load_task
 
-    task = load_task(config.task, verifier=config.verifier or None, heldout_file=config.heldout or None)
-    return task.defaults
+    return load_task(config.task, verifier=config.verifier or None, heldout_file=config.heldout or None)
 
 
 def default_folder(method: str, config: Config) -> str:
@@ -82,11 +95,13 @@ def resume_from(folder: str, name: str, given: Mapping[str, Any]) -> Plan:
     """
     if not folder:
         raise UserError("resume needs the run's folder, as in posttrain train --resume runs/x")
-    stored_name, hyperparameters, stored = read_run(Path(folder))
-    _check_same(folder, {"method": catalog.plain_name(name)} if name else {}, {"method": stored_name})
-    _check_same(folder, given, {**hyperparameters, **stored})
-    method = catalog.make(stored_name, **hyperparameters)
-    return Plan(stored_name, method, Config(**{**stored, "out": folder}))
+    run = read_run(Path(folder))
+    _check_same(folder, {"method": catalog.plain_name(name)} if name else {}, {"method": run.method})
+    _check_same(folder, given, {**run.hyperparameters, **run.curriculum, **run.config})
+    method = catalog.make(run.method, **run.hyperparameters)
+    kind = KINDS[kind_of(run.config["policy"], run.config["task"])]
+    config = kind.config(**{**run.config, "out": folder})
+    return Plan(run.method, method, config, curriculum_of(run.config.get("curriculum", ""), run.curriculum))
 
 
 def _check_same(folder: str, given: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
@@ -97,8 +112,17 @@ def _check_same(folder: str, given: Mapping[str, Any], stored: Mapping[str, Any]
                             "keeps every option; start a new run with another --out")
 
 
-def read_run(folder: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Method name, hyperparameters and configuration from a run folder's config.json.
+class Stored(NamedTuple):
+    """What a run folder's config.json says."""
+
+    method: str
+    hyperparameters: dict[str, Any]
+    config: dict[str, Any]
+    curriculum: dict[str, Any]  # hyperparameters of the one that the configuration names
+
+
+def read_run(folder: Path) -> Stored:
+    """What the run in a folder was told.
 
     Raises:
         UserError: where the file is missing or is not of a run.
@@ -108,7 +132,8 @@ def read_run(folder: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
         raise UserError(f"{folder}: no run here, it holds no config.json")
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
-        config = {k: tuple(v) if isinstance(v, list) else v for k, v in told["config"].items()}
-        return str(told["method"]), dict(told["hyperparameters"]), config
+        config, curriculum = ({k: tuple(v) if isinstance(v, list) else v for k, v in told[part].items()}
+                              for part in ("config", "curriculum"))
+        return Stored(str(told["method"]), dict(told["hyperparameters"]), config, curriculum)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file}: not the configuration of a run ({type(error).__name__}: {error})") from None

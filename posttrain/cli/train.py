@@ -12,24 +12,28 @@ from typing import TYPE_CHECKING
 from posttrain.cli.options import Parser
 from posttrain.core import catalog, source
 from posttrain.core.errors import UserError
+from posttrain.train.kinds import KINDS, kind_of
 
 if TYPE_CHECKING:
-    from posttrain.cli.resolve import Plan
+    from posttrain.cli.resolve import Plan, Stored
 
-GROUPS = {  # the first field of each group in Config, and the group's heading
-    "policy": "run",
-    "prompts": "sampling",
-    "lr": "optimiser",
-    "verifier": "rewards",
-    "eval_every": "evaluation, checkpoints, machine",
+RUN, SAMPLING, OPTIMISER, REWARDS, CHECKS = HEADINGS = (
+    "run", "sampling", "optimiser", "rewards", "evaluation, checkpoints, machine")
+GROUPS = {  # the first field of each group in a class of configurations, and the group's heading
+    "policy": RUN, "prompts": SAMPLING, "lr": OPTIMISER, "lora": OPTIMISER, "verifier": REWARDS,
+    "eval_every": CHECKS, "eval_problems": CHECKS,
 }
 
 
 def run(arguments: Sequence[str]) -> int:
     resumed = _resumed_folder(arguments)
     named = _method_name(arguments)
-    stored = _stored_method(resumed) if resumed is not None else ""
-    parser = make_parser(catalog.find(stored or named) if stored or named else None)
+    stored = _stored(resumed) if resumed is not None else None
+    words = stored.config if stored else {option.lstrip("-"): value for option, value in _words(arguments)}
+    chooser, name = words.get("curriculum", ""), stored.method if stored else named
+    kind = kind_of(words.get("policy", ""), words.get("task", ""))
+    parser = make_parser(catalog.find(name) if name else None, catalog.find_curriculum(chooser) if chooser else None,
+                         kind)
     found, given = parser.read(arguments)
     if resumed is None and not found.method:
         raise UserError("METHOD is missing, as in posttrain train grpo; posttrain methods lists them")
@@ -51,7 +55,7 @@ def _train(plan: Plan, resume: bool) -> int:
         with _terminable(), progress.choose(plan.title) as display:
             from posttrain.train.run import train  # takes seconds, in which the display is up already
 
-            train(plan.method, plan.config, display, resume)
+            train(plan.method, plan.config, display, resume, plan.curriculum)
     except KeyboardInterrupt:
         folder = plan.config.out
         what = f"resume with: posttrain train --resume {folder}" if (Path(folder) / "config.json").is_file() \
@@ -73,15 +77,16 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def make_parser(method: catalog.MethodFile | None) -> Parser:
-    """The parser of `posttrain train`, with the options of one method where it is known."""
+def make_parser(method: catalog.MethodFile | None, curriculum: catalog.MethodFile | None = None,
+                kind: str = "language") -> Parser:
+    """The parser of `posttrain train` for a kind of policy, with the options of one method and one curriculum."""
     name = method.name if method else "METHOD"
     about = method.explanation.summary if method else "Train a policy by one method."
     parser = Parser(f"train {name}", about, _examples(method))
     parser.add_argument("method", nargs="?", metavar="METHOD", help="what posttrain methods lists")
     parser.add_argument("--resume", nargs="?", const="", metavar="DIR",
                         help="go on with the run in DIR, or in --out, exactly where it stopped")
-    for title, fields in config_groups():
+    for title, fields in config_groups(kind).items():
         parser.declare(title, fields)
     if method:
         common = [f for f in method.fields if f not in method.own_fields]
@@ -90,17 +95,21 @@ def make_parser(method: catalog.MethodFile | None) -> Parser:
                        f"posttrain explain {method.name} shows the equation they stand in")
     else:
         parser.add_argument_group("hyperparameters", "each method has its own: posttrain train METHOD --help")
+    if curriculum:
+        parser.declare(f"hyperparameters of the curriculum {curriculum.name}", curriculum.fields,
+                       f"posttrain explain {curriculum.name} shows the equation they stand in")
     return parser
 
 
-def config_groups() -> list[tuple[str, list[source.Field]]]:
-    """The fields of Config under their headings, in order."""
-    groups: list[tuple[str, list[source.Field]]] = []
-    for field in source.fields(catalog.PACKAGE / "train" / "config.py", "Config"):
-        if field.name in GROUPS:
-            groups.append((GROUPS[field.name], []))
-        groups[-1][1].append(field)
-    return groups
+def config_groups(kind: str) -> dict[str, list[source.Field]]:
+    """The options of a kind of policy under their headings; what it says of one that every kind has counts."""
+    groups: dict[str, dict[str, source.Field]] = {heading: {} for heading in HEADINGS}
+    heading, home = RUN, dict[str, str]()
+    for class_name in ("Config", KINDS[kind].config.__name__):
+        for field in source.fields(catalog.PACKAGE / "train" / "config.py", class_name):
+            heading = GROUPS.get(field.name, heading)
+            groups[home.setdefault(field.name, heading)][field.name] = field
+    return {name: list(fields.values()) for name, fields in groups.items() if fields}
 
 
 def _examples(method: catalog.MethodFile | None) -> list[str]:
@@ -145,7 +154,7 @@ def _resumed_folder(arguments: Sequence[str]) -> str | None:
     return values["--resume"] or values.get("--out", "")
 
 
-def _stored_method(folder: str) -> str:
+def _stored(folder: str) -> Stored | None:
     from posttrain.cli.resolve import read_run
 
-    return read_run(Path(folder))[0] if folder else ""
+    return read_run(Path(folder)) if folder else None

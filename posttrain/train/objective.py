@@ -10,30 +10,35 @@ from typing import Any
 
 from posttrain.core import Method
 from posttrain.core.source import show
-from posttrain.policies.load import LanguageModel
 from posttrain.train.config import Config
+from posttrain.train.setting import Setting
 
 
-def describe(method: Method[Any], config: Config, model: LanguageModel) -> list[tuple[str, str]]:
-    """(label, text) pairs: the equation, its denominators and units, the batch, the optimizer, the numbers."""
-    rows = config.prompts * config.samples
-    updates = method.epochs * method.minibatches
-    net = model.policy.module
-    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    values = ", ".join(f"{f.name} = {show(getattr(method, f.name))}" for f in dataclasses.fields(method))
+def describe(method: Method[Any], config: Config, setting: Setting) -> list[tuple[str, str]]:
+    """(label, text) pairs: the equation, its numbers, its denominators and units, the policy, the optimizer."""
     decay = "" if config.lr_schedule == "constant" else f" to {config.lr / 10:g} over {config.steps} steps"
     return [
         ("objective", equation(method)),
-        ("with", values),
-        ("batch", f"{config.prompts} prompts × {config.samples} samples = {rows} completions of at most "
-                  f"{config.max_new_tokens} tokens a step; {updates} update{'s' * (updates > 1)} from each batch, so "
-                  f"every mean over completions divides by {rows // method.minibatches}"),
-        ("clip unit", f"one {model.policy.decision}; log-probabilities at temperature {config.temperature:g}"),
+        ("with", values(method)),
+        *setting.describe(method),
         ("optimizer", f"AdamW, lr {config.lr:g} {config.lr_schedule}{decay}, "
                       f"global gradient norm ≤ {config.max_grad_norm:g}"),
-        ("policy", f"{config.policy}: {trained / 1e6:.1f}M trained weights"
-                   f"{f' (LoRA rank {config.lora})' if config.lora else ''}, {model.precision} compute, fp32 master"),
     ]
+
+
+def method_name(method: Method[Any]) -> str:
+    """The name that the user types: the stem of the method's file."""
+    return type(method).__module__.rpartition(".")[2].replace("_", "-")
+
+
+def values(record: Any) -> str:
+    """`clip_low = 0.2, clip_high = 0.2`: the fields of a method or a curriculum."""
+    return ", ".join(f"{f.name} = {show(getattr(record, f.name))}" for f in dataclasses.fields(record))
+
+
+def updates(method: Method[Any]) -> str:
+    count = method.epochs * method.minibatches
+    return f"{count} update{'s' * (count > 1)} from each batch"
 
 
 def equation(method: Method[Any]) -> str:

@@ -28,7 +28,7 @@ def write_rollout(folder: Path, step: int, rollout: Rollout, batch: Groups) -> N
         "completion": [clean(text) for text in rollout.completions], "reward": batch.reward.tolist(),
         "finished": batch.finished.tolist(), "advantage": ragged(advantage),
         "token": ragged(sequences.tokens.tolist()), "log_prob": ragged(batch.logp_behaviour.tolist()),
-        "version": ragged(batch.version.tolist()),
+        "version": ragged(batch.version.tolist()), "given": batch.extra["given"].tolist(),
     })
     temporary = folder / f".step-{step:06d}.tmp"
     pq.write_table(table, temporary, compression="zstd")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from posttrain.evaluate.measures import SHARES
 from posttrain.train.config import Config
 
 
@@ -25,17 +26,26 @@ def duration(seconds: float) -> str:
 
 def tell(summary: dict[str, Any], folder: Path, config: Config) -> list[str]:
     """Lines to print."""
-    before, after = summary["before"], summary["after"]
-    low, high = (f"{100 * x:+.0f}" for x in summary["gain_interval"])
-    changed = "no change that these problems can show" if summary["gain_interval"][0] <= 0 <= summary["gain_interval"][
-        1] else f"a difference of {low} to {high} points"
-    return [
-        f"accuracy {percent(before['accuracy'])} → {percent(after['accuracy'])} (95% interval "
-        f"{between(after['interval'])}; {changed}) on {summary['problems']} held-out problems "
-        f"in {duration(summary['training_seconds'])} of training",
-        f"other skills {percent(before['other_skills'])} → {percent(after['other_skills'])} (95% interval "
-        f"{between(after['other_interval'])}); KL to the initial policy {after['kl_other']:.3f} nats a token there, "
-        f"{after['kl_task']:.3f} on the task",
+    before, after, measure = summary["before"], summary["after"], summary["measure"]
+    low, high = summary["gain_interval"]
+    if measure in SHARES:
+        shown, spread, what = percent, between(after["interval"]), "held-out problems"
+        difference = f"a difference of {100 * low:+.0f} to {100 * high:+.0f} points"
+    else:
+        shown, what = "{:.4g}".format, "episodes"
+        spread, difference = "{:.4g} to {:.4g}".format(*after["interval"]), f"a difference of {low:+.4g} to {high:+.4g}"
+    changed = f"no change that these {what.split()[-1]} can show" if low <= 0 <= high else difference
+    lines = [
+        f"{measure.replace('_', ' ')} {shown(before[measure])} → {shown(after[measure])} (95% interval {spread}; "
+        f"{changed}) on {summary['problems']} {what} in {duration(summary['training_seconds'])} of training",
         f"run folder {folder}, policy {folder / 'final'}",
-        f"next: posttrain eval {folder} --task {config.task}   or   posttrain export {folder} my-model",
+        f"next: posttrain eval {folder} --task {config.task}"
+        + (f"   or   posttrain export {folder} my-model" if measure in SHARES else ""),
     ]
+    if "other_skills" in after:
+        lines.insert(1, f"other skills {percent(before['other_skills'])} → {percent(after['other_skills'])} (95% "
+                        f"interval {between(after['other_interval'])}); KL to the initial policy "
+                        f"{after['kl_other']:.3f} nats a token there, {after['kl_task']:.3f} on the task")
+    elif "kl_task" in after:
+        lines.insert(1, f"KL to the initial policy {after['kl_task']:.3f} nats a token on the task")
+    return lines

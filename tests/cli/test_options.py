@@ -106,3 +106,26 @@ def test_parse(hint: Any, text: str, value: Any) -> None:
 def test_parse_refuses(hint: Any, text: str) -> None:
     with pytest.raises(UserError, match=f"f = '{text}': must be "):
         parse(Field("f", hint, None, ""), text)
+
+
+def test_a_curriculum_s_options_stand_beside_the_method_s() -> None:
+    found = catalog.find_curriculum("knapsack-rl")
+    parser = make_parser(catalog.find("grpo"), found)
+    assert "hyperparameters of the curriculum knapsack-rl" in parser.format_help()
+    given = parser.read(["grpo", "--curriculum", "knapsack-rl", "--pool", "64", "--clip-high", "0.3"])[1]
+    assert given == {"curriculum": "knapsack-rl", "pool": 64, "clip_high": 0.3}
+    with pytest.raises(UserError, match="no such option --pool"):
+        make_parser(catalog.find("grpo")).read(["grpo", "--pool", "64"])
+
+
+@pytest.mark.parametrize(("name", "parts"), [
+    ("sec", ["p(c)  = exp(Q(c) / τ)", "arm_temperature", "posttrain train grpo --curriculum sec"]),
+    ("clip-cov-kl-cov", ["posttrain/methods/groups/clip_cov.py", "posttrain/methods/groups/kl_cov.py"]),
+])
+def test_explain_tells_of_curricula_and_of_papers_with_two_methods(
+        name: str, parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    from posttrain.cli import explain
+
+    assert explain.run([name]) == 0
+    out = capsys.readouterr().out
+    assert [part for part in parts if part not in out] == []

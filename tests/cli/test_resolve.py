@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from posttrain.cli.resolve import Plan, resolve, resume_from
+from posttrain.core import catalog
 from posttrain.core.errors import UserError
 from posttrain.tasks import load_task
 
@@ -46,6 +47,7 @@ def test_wrong_options(given: dict[str, Any], line: str) -> None:
 def store(folder: Path, plan: Plan) -> None:
     """A run's config.json, as training writes it."""
     told = {"method": plan.name, "hyperparameters": dataclasses.asdict(plan.method),
+            "curriculum": dataclasses.asdict(plan.curriculum) if plan.curriculum else {},
             "config": dataclasses.asdict(plan.config), "versions": {}}
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(told))
@@ -59,6 +61,36 @@ def test_resume_keeps_everything(tmp_path: Path) -> None:
     assert back.config == dataclasses.replace(plan.config, out=str(tmp_path / "x"))  # it may have been moved
     agreeing = {"clip_high": 0.3, "betas": (0.8, 0.9)}
     assert resume_from(str(tmp_path / "x"), "GRPO", agreeing).config == back.config
+
+
+def test_a_curriculum_comes_with_its_own_options(tmp_path: Path) -> None:
+    given = {"curriculum": "KNAPSACK_RL", "pool": 64, "clip_high": 0.3}
+    plan = resolve("grpo", given)
+    assert plan.config.curriculum == "knapsack-rl"
+    assert plan.curriculum == catalog.make_curriculum("knapsack-rl", pool=64)
+    store(tmp_path / "x", plan)
+    back = resume_from(str(tmp_path / "x"), "", {"pool": 64})
+    assert back.curriculum == plan.curriculum
+    assert resolve("grpo", {}).curriculum is None
+    with pytest.raises(UserError, match=r"pool = 32: the run in .* has 64"):
+        resume_from(str(tmp_path / "x"), "", {"pool": 32})
+    with pytest.raises(UserError, match="no such option 'pool'"):
+        resolve("grpo", {"pool": 64})
+    with pytest.raises(UserError, match="pool = 0: must be ≥ 1"):
+        resolve("grpo", {"curriculum": "knapsack-rl", "pool": 0})
+
+
+def test_what_the_run_cannot_learn_from_is_refused_at_once(tmp_path: Path) -> None:
+    lines = [json.dumps({"prompt": p, "chosen": "a", "rejected": "b"}) for p in "xyz"]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    task = {"task": str(tmp_path / "pairs.jsonl")}
+    assert resolve("dpo", task).config.source == "auto"
+    with pytest.raises(UserError, match="samples = 4: nothing is sampled"):
+        resolve("dpo", {**task, "samples": 4})
+    with pytest.raises(UserError, match="grpo learns from fresh samples, and nothing scores samples"):
+        resolve("grpo", task)
+    with pytest.raises(UserError, match="source = 'given': grpo learns from fresh samples"):
+        resolve("grpo", {"source": "given"})
 
 
 @pytest.mark.parametrize(("given", "line"), [

@@ -11,6 +11,7 @@ import pytest
 
 from posttrain.core import catalog, source
 from posttrain.core.errors import UserError
+from posttrain.train.kinds import KINDS
 
 GRPO = catalog.PACKAGE / "methods" / "groups" / "grpo.py"
 
@@ -118,9 +119,48 @@ def test_stems_are_unique_and_every_method_file_defines_its_method() -> None:
 
 
 def test_no_hyperparameter_hides_an_option() -> None:
-    options = {f.name for f in source.fields(catalog.PACKAGE / "train" / "config.py", "Config")}
-    for found in catalog.methods().values():
+    options = {f.name for kind in KINDS.values() for f in dataclasses.fields(kind.config)}
+    for found in catalog.built().values():
         assert not options & {f.name for f in found.fields}, found.name
+
+
+def test_no_hyperparameter_of_a_curriculum_is_one_of_a_method() -> None:
+    of_methods = {f.name for found in catalog.methods().values() for f in found.fields}
+    for found in catalog.curricula().values():
+        assert not of_methods & {f.name for f in found.fields}, found.name
+
+
+def test_curricula_are_found_and_listed() -> None:
+    files = [p for p in (catalog.PACKAGE / "data" / "curriculum").glob("*.py") if not p.stem.startswith("_")]
+    assert len(catalog.curricula()) == len(files) >= 6
+    row = catalog.entry("knapsack_rl")
+    assert (row.name, row.shelf, row.level) == ("knapsack-rl", "curriculum", 2)
+    assert row.file == "posttrain/data/curriculum/knapsack_rl.py"
+    assert row in catalog.entries()
+    assert [f.name for f in catalog.find_curriculum("knapsack-rl").own_fields][-1] == "pool"
+    assert not set(catalog.curricula()) & set(catalog.methods())
+    with pytest.raises(UserError, match="method = 'sec': a curriculum, which a method takes as --curriculum sec"):
+        catalog.find("sec")
+    with pytest.raises(UserError, match="curriculum = 'grpo': no such curriculum"):
+        catalog.find_curriculum("grpo")
+    with pytest.raises(UserError, match=r"hyperparameter of sec = 'arm_rat'.* did you mean 'arm_rate'"):
+        catalog.make_curriculum("sec", arm_rat=1)
+
+
+def test_a_paper_of_two_methods_stands_where_the_lesser_one_does(tmp_path: Path) -> None:
+    tests = tmp_path / "tests" / "methods" / "groups"
+    tests.mkdir(parents=True)
+    (tmp_path / catalog.CONFORMANCE).touch()
+    (tests / "test_clip_cov.py").touch()
+    assert catalog.compute_levels(tmp_path)["clip-cov-kl-cov"] == {"level": 1}
+    (tests / "test_kl_cov.py").touch()
+    assert catalog.compute_levels(tmp_path)["clip-cov-kl-cov"] == {"level": 2}
+    row = catalog.entry("clip-cov-kl-cov")
+    assert row.file == "posttrain/methods/groups/clip_cov.py, posttrain/methods/groups/kl_cov.py"
+    assert (row.level, row.verdict, row.shelf) == (2, "core", "groups")
+    assert row in catalog.entries()
+    with pytest.raises(UserError, match="the paper has several, clip-cov, kl-cov; name one"):
+        catalog.find("clip-cov-kl-cov")
 
 
 def test_papers_hold_our_own_words_only() -> None:
@@ -144,6 +184,9 @@ def test_levels_follow_from_files(tmp_path: Path) -> None:
     assert catalog.compute_levels(tmp_path)["grpo"] == {"level": 2}  # no verdict in it
     (evidence / "grpo.json").write_text('{"verdict": "inconclusive"}')
     assert catalog.compute_levels(tmp_path)["grpo"] == {"level": 3, "evidence": "inconclusive"}
+    assert "sec" not in catalog.compute_levels(tmp_path)  # their suite is not there
+    (tmp_path / "tests" / "test_every_curriculum.py").touch()
+    assert catalog.compute_levels(tmp_path)["sec"] == {"level": 1}
     (tests / "test_grpo.py").unlink()
     assert catalog.compute_levels(tmp_path)["grpo"] == {"level": 1}  # evidence does not stand in for the test
 
@@ -161,7 +204,7 @@ def test_only_rows_to_be_built_have_a_level() -> None:
 def test_a_paper_with_a_file_is_one_row() -> None:
     names = [catalog.plain_name(e.name) for e in catalog.entries()]
     assert len(names) == len(set(names))
-    assert set(catalog.methods()) <= set(names)
+    assert set(catalog.built()) <= set(names)
 
 
 @pytest.mark.parametrize(("typed", "line"), [

@@ -17,7 +17,7 @@ from posttrain.policies.fast_lm import FastLM
 from posttrain.policies.load import load_language_model
 from posttrain.policies.pretrained import names, put_in_cache, resolve
 from posttrain.tasks import load_task
-from posttrain.train.config import Config
+from posttrain.train.config import LanguageConfig
 from posttrain.train.display import Display
 from posttrain.train.run import train
 from tests.tiny_folder import write_tiny_folder
@@ -44,8 +44,8 @@ class Lines(Display):
         self.last = list(lines)
 
 
-def config_for(policy: Path, out: Path, **changes: Any) -> Config:
-    return Config(**{"policy": str(policy), "task": "char-addition", "steps": 2, "out": str(out), "prompts": 2,
+def config_for(policy: Path, out: Path, **changes: Any) -> LanguageConfig:
+    return LanguageConfig(**{"policy": str(policy), "task": "char-addition", "steps": 2, "out": str(out), "prompts": 2,
                      "samples": 4, "max_new_tokens": 5, "eval_problems": 8, "lr": 1e-3, "threads": 1,
                      "precision": "fp32", **changes})
 
@@ -146,7 +146,7 @@ def test_it_is_made_once_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(PosttrainError, match=r"tokenizer\.json: 2 bytes, expected \d+; move that folder away"):
         resolve("tiny-char")
     for refuse in (resolve, put_in_cache):
-        with pytest.raises(UserError, match="= 'tiny-chra': no such .*; did you mean 'tiny-char'"):
+        with pytest.raises(UserError, match=r"= 'tiny-chra': no such .*; did you mean 'tiny-char'"):
             refuse("tiny-chra")
 
 

@@ -22,12 +22,13 @@ def run(policy: str, out: str, resume: bool) -> None:
     import torch
 
     from posttrain.methods.groups.grpo import GRPO
-    from posttrain.train.config import Config
+    from posttrain.train.config import LanguageConfig
     from posttrain.train.run import train
 
     torch.set_num_threads(1)
-    config = Config(policy=policy, task="addition", steps=STEPS, out=out, prompts=2, samples=4, max_new_tokens=8,
-                    checkpoint_every=3, eval_every=4, eval_problems=8, lr=1e-2, threads=1, seed=3)
+    config = LanguageConfig(policy=policy, task="addition", steps=STEPS, out=out, prompts=2, samples=4,
+                            max_new_tokens=8, checkpoint_every=3, eval_every=4, eval_problems=8, lr=1e-2,
+                            threads=1, seed=3)
     train(GRPO(kl_coef=0.1, epochs=2, minibatches=2), config, resume=resume)
 
 

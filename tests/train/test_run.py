@@ -18,7 +18,7 @@ import torch
 from posttrain.core.errors import PosttrainError, UserError
 from posttrain.methods.groups.grpo import GRPO
 from posttrain.train import checkpoint
-from posttrain.train.config import Config
+from posttrain.train.config import LanguageConfig
 from posttrain.train.display import Display
 from posttrain.train.run import train
 from tests.tiny_folder import write_tiny_folder
@@ -32,9 +32,9 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def config(policy: Path, tmp_path: Path) -> Config:
-    return Config(policy=str(policy), task="addition", steps=4, out=str(tmp_path / "run"), prompts=2, samples=4,
-                  max_new_tokens=6, eval_problems=6, checkpoint_every=2, lr=1e-3, threads=1)
+def config(policy: Path, tmp_path: Path) -> LanguageConfig:
+    return LanguageConfig(policy=str(policy), task="addition", steps=4, out=str(tmp_path / "run"), prompts=2, samples=4,
+                  max_new_tokens=6, eval_problems=6, checkpoint_every=2, lr=1e-3, threads=1, precision="fp32")
 
 
 def rows(path: Path) -> list[dict[str, object]]:
@@ -49,7 +49,7 @@ def letters(folder: Path, verifier: str) -> dict[str, str]:
     return {"task": str(folder / "mine.jsonl"), "verifier": f"{folder / 'check.py'}:check"}
 
 
-def test_what_a_run_leaves(config: Config) -> None:
+def test_what_a_run_leaves(config: LanguageConfig) -> None:
     out = train(GRPO_, config).folder
     metrics = rows(out / "metrics.jsonl")
     assert [row["step"] for row in metrics] == [1, 2, 3, 4]
@@ -67,7 +67,7 @@ def test_what_a_run_leaves(config: Config) -> None:
     assert [path.name for path in sorted((out / "checkpoints").iterdir())] == ["step-000002"]
 
 
-def test_final_policy_loads_in_plain_transformers_and_scores_the_same(config: Config) -> None:
+def test_final_policy_loads_in_plain_transformers_and_scores_the_same(config: LanguageConfig) -> None:
     """The likeliest completions, and their log-probabilities, of final/ in transformers and in our engine."""
     from transformers import AutoModelForCausalLM
 
@@ -76,7 +76,7 @@ def test_final_policy_loads_in_plain_transformers_and_scores_the_same(config: Co
 
     out = train(GRPO_, replace(config, lr=1e-2)).folder
     hf = AutoModelForCausalLM.from_pretrained(out / "final").eval()
-    ours = load_language_model(out / "final", max_new_tokens=6)
+    ours = load_language_model(out / "final", max_new_tokens=6, precision="fp32")
     prompt = ours.prompter.encode("What is 2 + 3?")
     found = ours.engine.generate([prompt], 1, Sampling(max_new_tokens=6, temperature=0.0), torch.Generator())
     theirs = hf.generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False, eos_token_id=None)
@@ -88,12 +88,12 @@ def test_final_policy_loads_in_plain_transformers_and_scores_the_same(config: Co
     assert (hf(theirs).logits - untrained(theirs).logits).abs().max() > 1e-3  # and it is the trained one
 
 
-def test_ratio_is_one_on_fresh_samples(config: Config) -> None:
+def test_ratio_is_one_on_fresh_samples(config: LanguageConfig) -> None:
     out = train(GRPO(kl_coef=0.01), replace(config, steps=1)).folder
     assert rows(out / "metrics.jsonl")[0]["ratio"] == 1.0
 
 
-def test_used_folder_is_refused_and_untouched(config: Config) -> None:
+def test_used_folder_is_refused_and_untouched(config: LanguageConfig) -> None:
     out = Path(config.out)
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
@@ -102,19 +102,19 @@ def test_used_folder_is_refused_and_untouched(config: Config) -> None:
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
 
 
-def test_second_run_into_the_same_folder_is_refused(config: Config) -> None:
+def test_second_run_into_the_same_folder_is_refused(config: LanguageConfig) -> None:
     train(GRPO_, replace(config, steps=1))
     with pytest.raises(UserError, match="holds a run already; continue it with --resume"):
         train(GRPO_, replace(config, steps=1))
 
 
-def test_prompt_longer_than_the_context_writes_nothing(config: Config) -> None:
+def test_prompt_longer_than_the_context_writes_nothing(config: LanguageConfig) -> None:
     with pytest.raises(UserError, match=r"\d+ tokens, and at most 2 fit"):
         train(GRPO_, replace(config, max_new_tokens=126))
     assert not Path(config.out).exists()
 
 
-def test_damaged_checkpoint_is_named_and_skipped(config: Config) -> None:
+def test_damaged_checkpoint_is_named_and_skipped(config: LanguageConfig) -> None:
     class Stop(Display):
         def step(self, step: int, *_: object) -> None:
             if step == 5:
@@ -148,7 +148,7 @@ def test_damaged_checkpoint_is_named_and_skipped(config: Config) -> None:
     ("    return float('nan')", "nan"),
     ("    import time; time.sleep(60)", "timed out"),
 ])
-def test_failing_verifier(config: Config, tmp_path: Path, body: str, failure: str) -> None:
+def test_failing_verifier(config: LanguageConfig, tmp_path: Path, body: str, failure: str) -> None:
     """A verifier that fails on some completions: dropped and counted, worth zero and counted, or the end."""
     sometimes = "    if answer in 'abcd':\n    " + body + "\n    return float('e' in completion or 'a' in completion)"
     own = letters(tmp_path, sometimes)
@@ -162,7 +162,7 @@ def test_failing_verifier(config: Config, tmp_path: Path, body: str, failure: st
         train(GRPO_, replace(short, out=config.out + "-stop", on_reward_failure="stop"))
 
 
-def test_interrupt_saves_and_resumes_to_the_same_end(config: Config) -> None:
+def test_interrupt_saves_and_resumes_to_the_same_end(config: LanguageConfig) -> None:
     whole = train(GRPO_, replace(config, out=config.out + "-whole")).folder
 
     class PressCtrlC(Display):
@@ -178,13 +178,13 @@ def test_interrupt_saves_and_resumes_to_the_same_end(config: Config) -> None:
     assert (out / "final/model.safetensors").read_bytes() == (whole / "final/model.safetensors").read_bytes()
 
 
-def test_complete_run_cannot_be_resumed(config: Config) -> None:
+def test_complete_run_cannot_be_resumed(config: LanguageConfig) -> None:
     train(GRPO_, replace(config, steps=1))
     with pytest.raises(UserError, match="complete; nothing to resume"):
         train(GRPO_, replace(config, steps=1), resume=True)
 
 
-def test_lora_trains_only_adapters_and_leaves_a_merged_policy(config: Config) -> None:
+def test_lora_trains_only_adapters_and_leaves_a_merged_policy(config: LanguageConfig) -> None:
     from safetensors.torch import load_file
 
     out = train(GRPO(kl_coef=0.1), replace(config, lora=4, lr=1e-2)).folder
@@ -194,17 +194,17 @@ def test_lora_trains_only_adapters_and_leaves_a_merged_policy(config: Config) ->
     assert changed
     assert all("proj" in name for name in changed)  # embeddings and norms stay as they were
     state = load_file(out / "checkpoints/step-000002/state.safetensors")
-    assert state["master"].numel() < sum(t.numel() for t in before.values())
+    assert state["policy/master"].numel() < sum(t.numel() for t in before.values())
 
 
-def test_same_seed_same_bytes_other_seed_other_bytes(config: Config) -> None:
+def test_same_seed_same_bytes_other_seed_other_bytes(config: LanguageConfig) -> None:
     first = train(GRPO_, replace(config, steps=2, out=config.out + "-a")).folder / "metrics.jsonl"
     again = train(GRPO_, replace(config, steps=2, out=config.out + "-b")).folder / "metrics.jsonl"
     other = train(GRPO_, replace(config, steps=2, out=config.out + "-c", seed=1)).folder / "metrics.jsonl"
     assert first.read_bytes() == again.read_bytes() != other.read_bytes()
 
 
-def test_two_processes_cannot_write_to_one_run(config: Config) -> None:
+def test_two_processes_cannot_write_to_one_run(config: LanguageConfig) -> None:
     """A second trainer is turned away while the first is at work."""
     refused: list[str] = []
 
@@ -221,13 +221,13 @@ def test_two_processes_cannot_write_to_one_run(config: Config) -> None:
     assert "another process is writing to this run" in refused[0]
 
 
-def test_interrupt_handlers_are_put_back(config: Config) -> None:
+def test_interrupt_handlers_are_put_back(config: LanguageConfig) -> None:
     before = signal.getsignal(signal.SIGINT)
     train(GRPO_, replace(config, steps=1))
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_training_outside_the_main_thread(config: Config) -> None:
+def test_training_outside_the_main_thread(config: LanguageConfig) -> None:
     started = time.monotonic()
     done: list[Path] = []
     worker = threading.Thread(target=lambda: done.append(train(GRPO_, replace(config, steps=1)).folder))
@@ -237,7 +237,7 @@ def test_training_outside_the_main_thread(config: Config) -> None:
     assert time.monotonic() - started < 60
 
 
-def test_full_disk_is_one_line_and_the_run_resumes(config: Config) -> None:
+def test_full_disk_is_one_line_and_the_run_resumes(config: LanguageConfig) -> None:
     """Files may grow to 100 kB: metrics and rollouts fit, a checkpoint of the model does not."""
     whole = train(GRPO_, replace(config, out=config.out + "-whole")).folder
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -253,13 +253,13 @@ def test_full_disk_is_one_line_and_the_run_resumes(config: Config) -> None:
     assert (out / "final/model.safetensors").read_bytes() == (whole / "final/model.safetensors").read_bytes()
 
 
-def test_folder_that_cannot_be_made(config: Config, tmp_path: Path) -> None:
+def test_folder_that_cannot_be_made(config: LanguageConfig, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"out = '.*': cannot be written: Not a directory"):
         train(GRPO_, replace(config, out=str(tmp_path / "file" / "run")))
 
 
-def test_no_room_for_any_prompt_names_the_option(config: Config) -> None:
+def test_no_room_for_any_prompt_names_the_option(config: LanguageConfig) -> None:
     # 128 tokens of context, 200 of them asked for: −72 are left; "What is A + B? …" has at least 45 bytes.
     with pytest.raises(UserError, match=r"max_new_tokens: .* leaves -72 tokens .* by at least 1\d\d"):
         train(GRPO_, replace(config, max_new_tokens=200))

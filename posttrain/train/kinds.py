@@ -1,0 +1,42 @@
+"""Which kind of policy a run trains, read from the names of its policy and its task, without importing torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from posttrain.train.config import Config, LanguageConfig
+
+if TYPE_CHECKING:
+    from posttrain.core import Curriculum, Method
+    from posttrain.train.setting import Setting
+
+
+class Kind(NamedTuple):
+    """A kind of policy: the options that its runs have, and where its setting is."""
+
+    config: type[Config]
+    setting: str  # module:class
+
+
+KINDS: Mapping[str, Kind] = {
+    "language": Kind(LanguageConfig, "posttrain.train.language:LanguageSetting"),
+}
+
+
+def kind_of(policy: str, task: str) -> str:
+    """The key in KINDS; empty names are what the user left to defaults."""
+    return "language"
+
+
+def open_setting(method: Method[Any], config: Config, curriculum: Curriculum | None) -> Setting:
+    """The setting of the kind whose options these are.
+
+    Raises:
+        UserError: on options that cannot be.
+    """
+    kind = next(kind for kind in KINDS.values() if type(config) is kind.config)
+    module, _, name = kind.setting.partition(":")
+    made: Setting = getattr(importlib.import_module(module), name)(method, config, curriculum)
+    return made
