@@ -9,7 +9,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from toy import (
     Learner,
     TableCritic,
     TablePolicy,
+    alternatives,
     language_learner,
     relative_error,
     sequences,
@@ -35,7 +35,7 @@ from posttrain.core.errors import UserError
 from posttrain.train import checkpoint
 
 CLOSE = 1e-10  # relative, of float64 gradients
-NAMES = sorted(catalog.methods())
+NAMES = sorted(name for name in catalog.methods() if catalog.make(name).learns_from != "transitions")
 
 pytestmark = pytest.mark.parametrize("name", NAMES)
 
@@ -185,16 +185,6 @@ def test_survives_json(name: str) -> None:
     assert type(method)(**json.loads(json.dumps(dataclasses.asdict(method)))) == method
     with pytest.raises(dataclasses.FrozenInstanceError):
         method.epochs = 3  # type: ignore[misc]
-
-
-def alternatives(hint: Any, value: Any) -> list[Any]:
-    """Other values that a hyperparameter might have; those out of range are refused by the method."""
-    if isinstance(value, bool):
-        return [not value]
-    if typing.get_origin(hint) is typing.Literal:
-        return [option for option in typing.get_args(hint) if option != value]
-    number = value or 0
-    return [number + 1, number + 2] if isinstance(value, int) else [2 * number + 0.05, number / 2, 0.0, 0.5, 1.0]
 
 
 def traces(method: Method[Any]) -> list[Tensor]:

@@ -7,6 +7,7 @@ smallest policy there is, one free number for each decision, so that a loss and 
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
@@ -148,6 +149,10 @@ class TableCritic:
         assert isinstance(rows, Rows)
         return torch.where(batch.mask, self.table[rows.index], 0.0)
 
+    def after(self, batch: Batch) -> Tensor:
+        """A row is graded as it stands, finished or not."""
+        return self.table.new_zeros(len(batch))
+
 
 def table_groups(reward: Sequence[float], mask: Sequence[Sequence[int]] | Tensor, *,
                  group: Sequence[int] | None = None, logp_old: Tensor | None = None,
@@ -235,3 +240,13 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     found, expected = found.detach(), expected.detach()
     scale = float(expected.norm())
     return float((found - expected).norm()) / (scale or 1.0)
+
+
+def alternatives(hint: Any, value: Any) -> list[Any]:
+    """Other values that a hyperparameter might have; those out of range are refused by the method."""
+    if isinstance(value, bool):
+        return [not value]
+    if typing.get_origin(hint) is typing.Literal:
+        return [option for option in typing.get_args(hint) if option != value]
+    number = value or 0
+    return [number + 1, number + 2] if isinstance(value, int) else [2 * number + 0.05, number / 2, 0.0, 0.5, 1.0]

@@ -45,12 +45,14 @@ def resolve(name: str, given: Mapping[str, Any]) -> Plan:
         UserError: on an unknown option or task, or a value out of range.
     """
     found = catalog.find(name)
-    kind = KINDS[kind_of(str(given.get("policy", "")), str(given.get("task", "")))]
+    name_of_kind = kind_of(str(given.get("policy", "")), str(given.get("task", "")))
+    kind = KINDS[name_of_kind]
     own, options = {f.name for f in found.fields}, {f.name for f in dataclasses.fields(kind.config)}
     chooser = str(given.get("curriculum", ""))
     choosing = {f.name for f in catalog.find_curriculum(chooser).fields} if chooser else set[str]()
     for option in given:
         _check_known(option, [*options, *own, *choosing])
+    given = {**catalog.make(name).defaults.get(name_of_kind, {}), **given}
     method = catalog.make(name, **{k: v for k, v in given.items() if k in own})
     curriculum = curriculum_of(chooser, {k: v for k, v in given.items() if k in choosing})
     chosen = {k: v for k, v in given.items() if k in options}

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
 
+from posttrain import ops
 from posttrain.core.loss import Term
 
 
 class Payload(Protocol):
-    """What only the policy opens: tokens, observations, latents, with the randomness that scoring must reuse."""
+    """What only the policy opens: tokens, observations, latents, with the randomness that scoring must reuse.
+
+    One whose decisions can be scored without each other also has `apart(rows, columns)`: the payload of those
+    decisions, given as indices [n] of rows and of columns, each as a row of its own.
+    """
 
     def take(self, rows: Tensor) -> Self:
         """The payload of these rows; `rows` is an index [B']."""
@@ -26,6 +31,8 @@ class Payload(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Rows of decisions.  Methods read the columns; only the policy reads the payload."""
+
+    keeps_old: ClassVar[bool] = True  # the loop scores it before the first of several updates
 
     payload: Payload
     mask: Tensor  # [B, T] bool: decisions of the policy; padding, tool and environment tokens are False
@@ -56,6 +63,22 @@ class Batch:
                 changed[f.name] = value[rows]
         changed["payload"] = self.payload.take(rows)
         changed["extra"] = {name: column[rows] for name, column in self.extra.items()}
+        return replace(self, **changed)
+
+    def apart(self) -> Self:
+        """Each decision as a row and a unit of its own; the batch itself where the payload cannot be taken apart."""
+        apart = getattr(self.payload, "apart", None)
+        if apart is None:
+            return self
+        rows, columns = self.mask.nonzero(as_tuple=True)
+
+        def own(x: Tensor) -> Tensor:
+            return x[rows, columns][:, None] if x.shape[:2] == self.mask.shape else x[rows]
+
+        changed: dict[str, Any] = {f.name: own(value) for f in fields(self)
+                                   if isinstance(value := getattr(self, f.name), Tensor)}
+        changed |= {"payload": apart(rows, columns), "unit": torch.arange(len(rows)),
+                    "extra": {name: own(column) for name, column in self.extra.items()}}
         return replace(self, **changed)
 
     def counted(self) -> Self:
@@ -112,7 +135,7 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Groups(Batch):
-    """Several answers to each prompt; a unit is a group.
+    """Several answers to each prompt, or episodes from each start; a unit is a group.
 
     Columns that a source adds in `extra`: answer [B] long, which final answer a row gives, counted within its group;
     token [B, T] long, which decision was made; given [B] bool, the row was not sampled by the policy but given;
@@ -122,12 +145,18 @@ class Groups(Batch):
     reward: Tensor  # [B]
     finished: Tensor  # [B] bool: ended by its own decision; False: cut off by the length limit
     limit: int  # that limit: decisions that the source allows a row, whatever the width of this batch
+    rewards: Tensor | None = None  # [B, T], of each decision, where they come on the way; their sum is `reward`
     advantage: Tensor | None = None  # [B] or [B, T], set by `prepare`
 
     @property
     def group(self) -> Tensor:
         """[B] long: which prompt each row answers."""
         return self.unit
+
+    @property
+    def step_reward(self) -> Tensor:
+        """What each decision earned, [B, T]; all of it at the end where nothing comes on the way."""
+        return ops.at_the_end(self.reward, self.mask) if self.rewards is None else self.rewards
 
     @property
     def credit(self) -> Tensor:
@@ -139,3 +168,17 @@ class Groups(Batch):
         if self.advantage is None:
             raise ValueError("advantage: prepare() has not set it")
         return self.advantage if self.advantage.dim() == 2 else self.advantage[:, None].expand(self.mask.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transitions(Batch):
+    """Single actions and what followed each, from a replay or a dataset: B rows of one decision."""
+
+    keeps_old: ClassVar[bool] = False
+
+    obs: Tensor  # [B, ...], as the policy's networks take it
+    action: Tensor  # [B, A]; [B] long where actions are numbered
+    reward: Tensor  # [B]
+    next_obs: Tensor  # [B, ...]
+    terminated: Tensor  # [B] bool: nothing comes after `next_obs`; a time limit does not terminate
+    noise: Tensor  # [B, K, A] standard normal: the frozen randomness of whatever a method samples

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Literal, TypeVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,9 +17,9 @@ from posttrain.core.types import Count, check_ranges
 
 B = TypeVar("B", bound=Batch)
 
-Material = Literal["samples", "preferences", "demonstrations", "both"]
-"""What a method learns from: fresh samples; given answers of different worth, else samples; given answers only; or
-samples beside given answers to the same prompts."""
+Material = Literal["samples", "preferences", "demonstrations", "both", "transitions"]
+"""What a method learns from: fresh samples; given answers of different worth, else samples; given answers only;
+samples beside given answers to the same prompts; or single actions of any policy, `Transitions`."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Paper:
         return self.arxiv if self.arxiv.startswith("https://") else f"https://arxiv.org/abs/{self.arxiv}"
 
 
+def by_kind(**kinds: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Other defaults for some kinds of policy, of hyperparameters and of options, as in `by_kind(control={...})`."""
+    return MappingProxyType(kinds)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method(Generic[B]):
     """A frozen record of hyperparameters with `prepare`, `loss` and `after_step`.
@@ -49,6 +55,9 @@ class Method(Generic[B]):
     paper: ClassVar[Paper]
     learns_from: ClassVar[Material] = "samples"
     couples_rows: ClassVar[bool] = False  # True: the loss mixes rows of a unit, so a micro-batch keeps units whole
+    couples_decisions: ClassVar[bool] = True  # False: once prepared, each decision may be a row and a unit of its own
+    noises: ClassVar[int] = 0  # K of `Transitions.noise`
+    defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = by_kind()
 
     epochs: Count = 1  # μ; passes over each batch
     minibatches: Count = 1  # optimizer steps per pass
@@ -65,6 +74,10 @@ class Method(Generic[B]):
     def lr_scale(self) -> Mapping[str, float]:
         """The networks that are trained, each with its learning rate as a multiple of the run's."""
         return {"policy": 1.0}
+
+    def moves(self, models: Models) -> Collection[str]:
+        """The networks that the next optimizer step moves, all of `lr_scale` unless a method takes turns."""
+        return self.lr_scale
 
     def initial_state(self) -> dict[str, float]:
         """Numbers that persist over steps in `models.state` and are checkpointed."""

@@ -60,6 +60,10 @@ class Critic(Protocol):
         """V, [B, T], with gradient; 0 where masked."""
         ...
 
+    def after(self, batch: Batch) -> Tensor:
+        """V of the state after each row's last decision, [B]; 0 where the row is graded as it stands."""
+        ...
+
 
 class Policy(Protocol):
     """Makes decisions and can score them.
@@ -96,7 +100,10 @@ class Models:
     reference: the policy as it was before training, frozen.
     anchor: a frozen copy of the policy that only the method moves, in `after_step`: an average, an earlier iterate.
     teacher: another policy, frozen, over the same decisions.
-    critic: trained beside the policy.
+    critic: says what a state is worth, trained beside the policy; `critic_target` follows it.
+    q: says what an action is worth in a state, an ensemble [K, B]; `q_target` follows it.
+    policy_target: follows the policy.
+    temperature: one trained positive number.
 
     Raises:
         AttributeError: on a network that the method did not declare: nothing is read that is not declared.
@@ -107,6 +114,11 @@ class Models:
     anchor: Any
     teacher: Any
     critic: Any
+    critic_target: Any
+    q: Any
+    q_target: Any
+    policy_target: Any
+    temperature: Any
 
     def __init__(self, state: dict[str, float] | None = None, **networks: Any) -> None:
         self.state: dict[str, float] = dict(state or {})  # checkpointed: adaptive coefficients, duals, averages

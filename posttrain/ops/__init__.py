@@ -22,11 +22,12 @@ from posttrain.ops.rewards import at_the_end, last_decision
 from posttrain.ops.selection import lowest
 from posttrain.ops.surrogates import clipped_gain, dual_clipped_gain, weighted_log_prob
 from posttrain.ops.targets import follow_
+from posttrain.ops.values import expectile, td_target
 
 __all__ = [
     "Pairs", "at_the_end", "batch_normalize", "best_and_worst", "between_groups", "clipped_gain", "covariance",
-    "dual_clipped_gain", "every_pair", "every_two", "follow_", "gae", "group_center", "group_mean",
+    "dual_clipped_gain", "every_pair", "every_two", "expectile", "follow_", "gae", "group_center", "group_mean",
     "group_normalize", "group_share", "group_size", "group_std", "is_constant", "k1", "k2", "k3", "last_decision",
-    "leave_one_out", "logistic", "lowest", "sequence_log_ratio", "squared", "straight_through", "to_go",
+    "leave_one_out", "logistic", "lowest", "sequence_log_ratio", "squared", "straight_through", "td_target", "to_go",
     "weighted_log_prob",
 ]

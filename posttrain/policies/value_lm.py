@@ -33,6 +33,10 @@ class ValueLM:
             out[rows] = self._values(batch.take(rows))
         return out
 
+    def after(self, batch: Batch) -> Tensor:
+        """0: a text that the length limit cut off is graded as it stands."""
+        return self.head.new_zeros(len(batch))
+
     def _values(self, batch: Batch) -> Tensor:
         sequences = batch.payload
         assert isinstance(sequences, Sequences)

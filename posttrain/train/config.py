@@ -72,3 +72,35 @@ class LanguageConfig(Config):
     on_reward_failure: Literal["drop", "zero", "stop"] = "drop"  # when a verifier raises, blocks or returns NaN
     reward_timeout: Positive = 10.0  # seconds that one verifier call may take
     eval_problems: Count = 200  # held-out problems in each evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlConfig(Config):
+    """The options of a run that trains a policy to act on an environment."""
+
+    policy: Literal["auto", "gaussian", "squashed-gaussian", "deterministic", "categorical"] = "auto"  # kind
+    task: str = "CartPole-v1"  # any Gymnasium id
+    steps: Count = 100  # lines of metrics.jsonl, each of `rounds` batches
+    source: Literal["auto", "segments", "episodes", "replay"] = "auto"  # what a batch holds; auto: by method
+
+    envs: Count = 1  # environments that are stepped together
+    horizon: Count = 2048  # segments: steps of each environment in a batch
+    starts: Count = 8  # episodes: initial states in a batch, the groups
+    samples: Count = 8  # episodes: of each initial state
+    rounds: Count = 1  # batches, each after a step of every environment, that one line of metrics sums up
+    batch_size: Count = 256  # replay: transitions in a batch
+    capacity: Count = 1_000_000  # replay: transitions kept, the newest
+    random_steps: Natural = 1000  # replay: random actions before the first batch
+    exploration: NonNegative = 0.0  # replay: standard deviation of noise added to actions, in halves of their range
+
+    width: Count = 64  # units of a hidden layer
+    layers: Natural = 2  # hidden layers
+    activation: Literal["tanh", "relu"] = "tanh"  # of hidden layers
+    normalize_obs: bool = False  # by the mean and deviation of all seen so far, saved with the policy
+    normalize_reward: bool = False  # by the deviation of the discounted return so far, clipped at ± 10
+    lr: Positive = 3e-4  # AdamW's learning rate at the start
+    betas: tuple[float, float] = (0.9, 0.999)  # AdamW's averages
+    max_grad_norm: Positive = 0.5  # norm of each network above which gradients are scaled down
+
+    threads: Natural = 1  # CPU threads; small networks are slower on more
+    eval_episodes: Count = 20  # in each evaluation

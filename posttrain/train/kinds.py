@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import re
+import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from posttrain.train.config import Config, LanguageConfig
+from posttrain.train.config import Config, ControlConfig, LanguageConfig
 
 if TYPE_CHECKING:
     from posttrain.core import Curriculum, Method
@@ -22,12 +24,15 @@ class Kind(NamedTuple):
 
 KINDS: Mapping[str, Kind] = {
     "language": Kind(LanguageConfig, "posttrain.train.language:LanguageSetting"),
+    "control": Kind(ControlConfig, "posttrain.train.control:ControlSetting"),
 }
+CONTROL = typing.get_args(typing.get_type_hints(ControlConfig)["policy"])
+GYM_ID = re.compile(r"([\w:.-]+/)?[A-Za-z][\w.-]*-v\d+")  # as Gymnasium spells them
 
 
 def kind_of(policy: str, task: str) -> str:
     """The key in KINDS; empty names are what the user left to defaults."""
-    return "language"
+    return "control" if policy in CONTROL or (not policy and GYM_ID.fullmatch(task)) else "language"
 
 
 def open_setting(method: Method[Any], config: Config, curriculum: Curriculum | None) -> Setting:

@@ -40,6 +40,8 @@ DIVERGENCE_PROBLEMS = 16  # some 300 tokens: enough for a mean per token
 class LanguageSetting:
     """The `Setting` of language models."""
 
+    rounds = 1
+
     def __init__(self, method: Method[Groups], config: LanguageConfig, curriculum: Curriculum | None) -> None:
         self.config = config
         self.curriculum = curriculum or (catalog.make_curriculum(config.curriculum) if config.curriculum else None)

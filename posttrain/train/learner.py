@@ -14,6 +14,8 @@ from posttrain.train.loop import Measured, Pace, update
 from posttrain.train.optim import FlatAdamW
 from posttrain.train.ranks import ALONE, Ranks
 
+MOVED = ("anchor", "critic_target", "q_target", "policy_target")  # by the method, in `after_step`
+
 
 class Learner:
     """The networks that a method declared, an optimizer for each that it trains, and its own numbers."""
@@ -33,9 +35,8 @@ class Learner:
     @property
     def _moved(self) -> dict[str, Tensor]:
         """The weights that the method itself moves."""
-        if "anchor" not in self.method.needs:
-            return {}
-        return {f"anchor/{name}": p.data for name, p in self.models.anchor.module.named_parameters()}
+        return {f"{network}/{name}": p.data for network in MOVED if network in self.method.needs
+                for name, p in getattr(self.models, network).module.named_parameters()}
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps, beside `models.state`."""

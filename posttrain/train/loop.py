@@ -13,7 +13,6 @@ from torch import Tensor
 
 from posttrain.core import Batch, Method, Models, Policy, Score
 from posttrain.core.method import B
-from posttrain.core.policy import Predictions
 from posttrain.train.optim import FlatAdamW
 from posttrain.train.ranks import ALONE, Ranks
 
@@ -27,10 +26,10 @@ class Pace:
 
 
 class Measured:
-    """A policy that also notes how far its scores lie from what the sampler recorded."""
+    """A policy that also notes how far its scores lie from what the sampler recorded; all else is its own."""
 
     def __init__(self, policy: Policy) -> None:
-        self.policy, self.decision, self.module, self.split = policy, policy.decision, policy.module, policy.split
+        self.policy = policy
         self.gap_sum, self.gap_max, self.decisions = 0.0, 0.0, 0
 
     def log_prob(self, batch: Batch) -> Tensor:
@@ -46,8 +45,8 @@ class Measured:
             self.decisions += len(gap)
         return score
 
-    def predict(self, batch: Batch) -> Predictions:
-        return self.policy.predict(batch)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["policy"], name)
 
     def reset(self) -> None:
         self.gap_sum, self.gap_max, self.decisions = 0.0, 0.0, 0
@@ -85,14 +84,15 @@ def update(method: Method[B], models: Models, optimizers: Mapping[str, FlatAdamW
     measured.reset()
     meter = Meter()
     with torch.no_grad():
-        reused = method.epochs * method.minibatches > 1
+        reused = batch.keeps_old and method.epochs * method.minibatches > 1
         if reused:  # the policy moves while the batch is in use: remember where it was
             batch = batch.replace(logp_old=measured.log_prob(batch))
         batch = method.prepare(models, batch)
+        rows = batch if method.couples_decisions else batch.apart()
     prepared = time.perf_counter()
     gap_max = 0.0
-    for first, rows in _minibatches(batch, method, generator):
-        part = batch.take(rows).counted()
+    for first, chosen in _minibatches(rows, method, generator):
+        part = rows.take(chosen).counted()
         if first:
             measured.reset()
             if reused:  # packed otherwise than when it was scored, rounding would keep the ratio from being 1
@@ -104,7 +104,10 @@ def update(method: Method[B], models: Models, optimizers: Mapping[str, FlatAdamW
         step, totals = ranks.gather(step, losses)
         for name, total in totals.items():
             step.add(f"loss/{name}", total, 1)
+        moved = method.moves(models)
         for name, scale in method.lr_scale.items():
+            if name not in moved:
+                continue
             ranks.add(optimizers[name].gradient)
             norm = optimizers[name].step(pace.lr * scale, pace.max_grad_norm)
             step.add("grad_norm" if name == "policy" else f"grad_norm/{name}", norm, 1)

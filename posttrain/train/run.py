@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,7 @@ from posttrain.train.folder import RunFolder, read_rows
 from posttrain.train.interrupt import Interrupt
 from posttrain.train.kinds import open_setting
 from posttrain.train.learner import Learner
-from posttrain.train.loop import Pace
+from posttrain.train.loop import Meter, Pace
 from posttrain.train.objective import describe, method_name
 from posttrain.train.optim import FlatAdamW, schedule
 from posttrain.train.report import tell
@@ -144,19 +145,26 @@ class Trainer:
         return Run(self.folder.path, summary)
 
     def step(self) -> None:
-        """Source, update, and what is kept of both."""
+        """Source and update, as often as makes a step, and what is kept of both."""
         started = time.perf_counter()
-        material = self.setting.next(self.done)
-        sampled = time.perf_counter()
-        generator = torch.Generator().manual_seed(derive(self.config.seed, "minibatches", self.done))
+        seen, timing = Meter(), defaultdict[str, float](float)
         pace = Pace(self.lr(self.done), self.config.max_grad_norm)
-        batch, metrics, seconds = self.learner.update(material.batch, pace, generator)
-        metrics = self.setting.learnt(self.done, material, batch) | metrics | {"lr": self.lr(self.done)}
+        for i in range(self.setting.rounds):
+            number, begun = self.done * self.setting.rounds + i, time.perf_counter()
+            material = self.setting.next(number)
+            timing["rollout"] += time.perf_counter() - begun
+            generator = torch.Generator().manual_seed(derive(self.config.seed, "minibatches", number))
+            batch, metrics, seconds = self.learner.update(material.batch, pace, generator)
+            for stage, spent in seconds.items():
+                timing[stage] += spent
+            for name, value in (self.setting.learnt(number, material, batch) | metrics).items():
+                seen.add(name, value, 1)
+        metrics = seen.means() | {"lr": pace.lr}
         self.done += 1
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad:
             raise PosttrainError(f"step {self.done}: {bad[0]} = {metrics[bad[0]]}; the run stopped before it was saved")
-        timing = {"rollout": sampled - started, **seconds, "total": time.perf_counter() - started}
+        timing["total"] = time.perf_counter() - started
         self.folder.append(self.folder.timing, {"step": self.done, **timing})
         self.folder.append(self.folder.metrics, {"step": self.done, **metrics})
         self.display.step(self.done, metrics, timing)

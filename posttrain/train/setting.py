@@ -36,6 +36,7 @@ class Setting(Protocol):
     policy: Any  # a Policy with save(folder)
     notes: tuple[str, ...]  # what the user should know of how it runs, one line each
     facts: Mapping[str, Any]  # what config.json keeps beside the options
+    rounds: int  # batches of a step: lines of metrics need not be as many as batches
 
     def networks(self) -> Mapping[str, Callable[[], Any]]:
         """What builds each network that a method may ask for, by its name in `Models`; the policy is built already."""
@@ -49,16 +50,16 @@ class Setting(Protocol):
         """(label, text) pairs: what a step learns from, the unit of clip ranges, the policy."""
         ...
 
-    def next(self, step: int) -> Material:
-        """What step `step` (from 0) learns from, made by the policy as it is now where it makes it.
+    def next(self, number: int) -> Material:
+        """What batch `number` (from 0) is learnt from, made by the policy as it is now where it makes it.
 
         Raises:
             PosttrainError: where nothing can be learnt from.
         """
         ...
 
-    def learnt(self, step: int, material: Any, batch: Batch) -> dict[str, float]:
-        """Be told that the policy has changed, and by what batch, as `prepare` left it; returns the step's metrics."""
+    def learnt(self, number: int, material: Any, batch: Batch) -> dict[str, float]:
+        """Be told that the policy has changed, and by what batch, as `prepare` left it; returns metrics."""
         ...
 
     def sample(self, material: Any, batch: Batch) -> Sample | None: ...

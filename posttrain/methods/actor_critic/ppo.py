@@ -21,13 +21,19 @@ it stands, so it ends there like any other and nothing is bootstrapped.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from posttrain import ops
-from posttrain.core import Count, Fraction, Groups, Loss, Method, Models, NonNegative, Paper, Positive
+from posttrain.core import Count, Fraction, Groups, Loss, Method, Models, NonNegative, Paper, Positive, by_kind
 
 
 @dataclass(frozen=True, kw_only=True)
 class PPO(Method[Groups]):
     paper = Paper("1707.06347", "Schulman et al., 2017")
+    couples_decisions = False
+    defaults = by_kind(control={  # paper table 3; Engstrom et al. 2020 (2005.12729) for what is normalised
+        "epochs": 10, "minibatches": 32, "discount": 0.99, "kl_coef": 0.0, "critic_scale": 1.0, "envs": 1,
+        "horizon": 2048, "normalize_obs": True, "normalize_reward": True})
 
     epochs: Count = 4  # passes over each batch; Ziegler et al.'s code
     clip_low: Fraction = 0.2  # ε_low, per token; paper sec. 6.1
@@ -48,13 +54,13 @@ class PPO(Method[Groups]):
 
     def prepare(self, models: Models, batch: Groups) -> Groups:
         """Credit over each answer by what the critic says now: reward [B] -> advantage, value and its target [B, T]."""
-        reward = ops.at_the_end(batch.reward, batch.mask)
+        reward = batch.step_reward
         if self.kl_coef:
             logp_old = models.policy.log_prob(batch) if batch.logp_old is None else batch.logp_old
             batch = batch.replace(logp_ref=models.reference.log_prob(batch))
             reward = reward - self.kl_coef * ops.k1(batch.log_ratio_ref(logp_old))
         value = models.critic.values(batch)
-        end = value.new_zeros(len(batch))
+        end = torch.where(batch.finished, 0.0, models.critic.after(batch))
         advantage = ops.gae(reward.to(value), value, batch.mask, end, self.discount, self.decay)
         batch = batch.replace(advantage=ops.batch_normalize(advantage, batch.mask))
         return batch.with_extra(value_old=value, value_target=advantage + value)

@@ -1,0 +1,67 @@
+"""A replay: the newest transitions, drawn evenly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from posttrain.core import Transitions
+from posttrain.data.steps import Spaces, Steps
+
+COLUMNS = ("obs", "action", "reward", "next_obs", "terminated")
+
+
+class Replay:
+    """Room for `capacity` transitions; a new one takes the place of the oldest."""
+
+    def __init__(self, spaces: Spaces, capacity: int) -> None:
+        self.spaces, self.capacity, self.count = spaces, capacity, 0  # count: of all that were ever added
+        shapes = {"obs": (spaces.obs,), "action": () if spaces.numbered else (spaces.action,), "reward": (),
+                  "next_obs": (spaces.obs,), "terminated": ()}
+        types = {"action": torch.long if spaces.numbered else torch.float32, "terminated": torch.bool}
+        self.columns = {name: torch.zeros(capacity, *shape, dtype=types.get(name, torch.float32))
+                        for name, shape in shapes.items()}
+
+    def __len__(self) -> int:
+        return min(self.count, self.capacity)
+
+    def add(self, **columns: Tensor) -> None:
+        """Transitions [n, ...] of every column, n ≤ capacity."""
+        n = len(columns["reward"])
+        places = torch.arange(self.count, self.count + n) % self.capacity
+        for name in COLUMNS:
+            self.columns[name][places] = columns[name].to(self.columns[name].dtype)
+        self.count += n
+
+    def draw(self, count: int, noises: int, generator: torch.Generator) -> Transitions:
+        """`count` of them, with replacement, and the noise that goes with each.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if not len(self):
+            raise ValueError("replay: holds nothing yet")
+        return self.rows(torch.randint(len(self), (count,), generator=generator), noises, generator)
+
+    def rows(self, chosen: Tensor, noises: int, generator: torch.Generator) -> Transitions:
+        """The transitions in these places."""
+        found: dict[str, Any] = {name: column[chosen] for name, column in self.columns.items()}
+        n, blank = len(chosen), torch.zeros(len(chosen), 1)
+        width = 1 if self.spaces.numbered else self.spaces.action
+        payload = Steps(found["obs"][:, None], found["action"][:, None], found["next_obs"])
+        return Transitions(payload=payload, mask=torch.ones(n, 1, dtype=torch.bool), unit=torch.arange(n),
+                           version=torch.full((n, 1), -1), logp_behaviour=blank + torch.nan,
+                           noise=torch.randn(n, noises, width, generator=generator), **found)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        held = {name: column[:len(self)].clone() for name, column in self.columns.items()}
+        return held | {"count": torch.tensor(self.count)}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        self.count = int(tensors["count"])
+        for name in COLUMNS:
+            self.columns[name][:len(self)] = tensors[name]

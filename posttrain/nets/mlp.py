@@ -1,0 +1,99 @@
+"""Small networks over vectors: one perceptron, an ensemble of them in one product, a running normaliser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": F.relu}
+
+
+class MLP(nn.Module):
+    """x [..., sizes[0]] -> [..., sizes[-1]]."""
+
+    def __init__(self, sizes: Sequence[int], activation: str, generator: torch.Generator, last_gain: float) -> None:
+        """Orthogonal weights of gain √2, the last layer's of `last_gain`; biases 0 (Saxe et al. 2014, 1312.6120)."""
+        super().__init__()
+        self.activation = ACTIVATIONS[activation]
+        gains = [math.sqrt(2)] * (len(sizes) - 2) + [last_gain]
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for inputs, outputs, gain in zip(sizes, sizes[1:], gains, strict=False):
+            weight = torch.empty(outputs, inputs)
+            self.weights.append(nn.init.orthogonal_(weight, gain, generator=generator))
+            self.biases.append(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = len(self.weights) - 1
+        for i, (w, b) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = F.linear(x, w, b)
+            x = x if i == last else self.activation(x)
+        return x
+
+
+class Ensemble(nn.Module):
+    """K perceptrons in one product: x [B, sizes[0]] -> [K, B, sizes[-1]]."""
+
+    def __init__(self, members: int, sizes: Sequence[int], activation: str, generator: torch.Generator,
+                 layer_norm: bool = False) -> None:
+        """Weights and biases uniform in ± inputs^-½, as torch's linear layers.
+
+        layer_norm: after each hidden layer, before its activation, without weights of its own (Ball et al. 2023).
+        """
+        super().__init__()
+        self.activation, self.layer_norm = ACTIVATIONS[activation], layer_norm
+        bounds = [(a, b, a**-0.5) for a, b in pairwise(sizes)]
+        self.weights = nn.ParameterList(torch.empty(members, a, b).uniform_(-w, w, generator=generator)
+                                        for a, b, w in bounds)
+        self.biases = nn.ParameterList(torch.empty(members, 1, b).uniform_(-w, w, generator=generator)
+                                       for _, b, w in bounds)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._through(x, list(self.weights), list(self.biases))
+
+    def fixed(self, x: Tensor) -> Tensor:
+        """The same with gradient to x alone."""
+        return self._through(x, [w.detach() for w in self.weights], [b.detach() for b in self.biases])
+
+    def _through(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+        y = x.expand(len(weights[0]), *x.shape)
+        for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
+            y = torch.baddbmm(b, y, w)
+            if i < len(weights) - 1:
+                y = self.activation(F.layer_norm(y, y.shape[-1:]) if self.layer_norm else y)
+        return y
+
+
+class Normalizer(nn.Module):
+    """x -> (x − mean) / std of all that `observe` was shown, clipped at ± 10; the identity before."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.square: Tensor  # sum of squared deviations
+        self.count: Tensor
+        self.register_buffer("mean", torch.zeros(width, dtype=torch.float64))
+        self.register_buffer("square", torch.zeros(width, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def std(self) -> Tensor:
+        """1 where nothing has been seen."""
+        return (self.square / self.count).sqrt() if self.count > 0 else torch.ones_like(self.mean)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x - self.mean.to(x)) / (self.std.to(x) + 1e-8)).clamp(-10, 10)
+
+    @torch.no_grad()
+    def observe(self, x: Tensor) -> None:
+        """Take in x [n, width]; two sets in either order give the same (Chan, Golub & LeVeque 1983)."""
+        x = x.double()
+        n, mean = len(x), x.mean(0)
+        total, apart = self.count + n, mean - self.mean
+        self.square += ((x - mean) ** 2).sum(0) + apart**2 * self.count * n / total
+        self.mean += apart * n / total
+        self.count += n

@@ -1,0 +1,20 @@
+"""What values are trained towards, and on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def td_target(reward: Tensor, terminated: Tensor, next_value: Tensor, discount: float) -> Tensor:
+    """r + γ V(s') where anything follows, else r; all [B].  Sutton & Barto, Reinforcement Learning (2018), eq. 6.5."""
+    assert reward.shape == terminated.shape == next_value.shape, (reward.shape, terminated.shape, next_value.shape)
+    return reward + discount * torch.where(terminated, 0.0, next_value)
+
+
+def expectile(u: Tensor, tau: float) -> Tensor:
+    """|τ − 1[u < 0]| u²: the square that makes its minimiser the τ-expectile of what u is an error of.
+
+    Newey & Powell 1987, eq. 2.5; ½ gives u² / 2.
+    """
+    return (tau - (u < 0).to(u.dtype)).abs() * u**2

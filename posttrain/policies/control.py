@@ -1,0 +1,341 @@
+"""Policies that act on an environment: what they say of an action given an observation, and their critics.
+
+Actions with a range are numbers in [−1, 1], whatever the environment's range is.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from posttrain.core import Batch, Score
+from posttrain.core.errors import UserError
+from posttrain.core.policy import Predictions
+from posttrain.data.steps import Spaces, Steps
+from posttrain.nets.mlp import MLP, Ensemble, Normalizer
+from posttrain.policies.export import new_folder
+
+LOG_STD = (-5.0, 2.0)  # of a squashed Gaussian
+EDGE = 1 - 1e-6  # how near to ± 1 an action is taken to be where it was given
+
+
+class Sampled(NamedTuple):
+    """Actions, and what the policy says of them."""
+
+    action: Tensor  # [B, A] or [B] long
+    log_prob: Tensor  # [B]
+
+
+class ControlPolicy(nn.Module, ABC):
+    """A perceptron over observations whose outputs say how an action is distributed."""
+
+    decision = "action"
+    outputs: int  # numbers that the perceptron gives for each number of an action
+    last_gain = 0.01  # so that every action is about as likely as the others at first
+
+    def __init__(self, spaces: Spaces, width: int, layers: int, activation: str, normalizer: Normalizer | None,
+                 generator: torch.Generator) -> None:
+        super().__init__()
+        self.spaces, self.width, self.layers, self.activation = spaces, width, layers, activation
+        sizes = [spaces.obs, *[width] * layers, self.outputs * spaces.action]
+        self.body = MLP(sizes, activation, generator, self.last_gain)
+        self.normalizer = normalizer
+
+    @property
+    def module(self) -> nn.Module:
+        return self
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """What the perceptron says of observations [B, obs]."""
+        out: Tensor = self.body(obs if self.normalizer is None else self.normalizer(obs))
+        return out
+
+    # ------------------------------------------------------------------ what a kind of policy says
+
+    @abstractmethod
+    def sample(self, obs: Tensor, noise: Tensor) -> Sampled:
+        """An action for each observation [B, obs] from noise [B, A] (numbered: uniform [B, 1]), with gradient."""
+
+    @abstractmethod
+    def mode(self, obs: Tensor) -> Tensor:
+        """The likeliest action for each observation."""
+
+    @abstractmethod
+    def log_density(self, obs: Tensor, action: Tensor) -> Tensor:
+        """log π(a | s), [B]."""
+
+    @abstractmethod
+    def entropy(self, obs: Tensor) -> Tensor:
+        """Nats, [B].
+
+        Raises:
+            UserError: where it has no closed form.
+        """
+
+    # ------------------------------------------------------------------ the contract
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        return self.score(batch).log_prob
+
+    def score(self, batch: Batch, entropy: bool = False) -> Score:
+        obs, action = decisions(batch)
+        logp = over(batch, self.log_density(obs, action))
+        return Score(logp, over(batch, self.entropy(obs)) if entropy else None)
+
+    def predict(self, batch: Batch) -> Predictions:
+        """
+        Raises:
+            UserError: unless actions are numbered.
+        """
+        raise UserError("policy: what it says of every action can be listed only where actions are numbered")
+
+    def split(self, batch: Batch, whole_units: bool) -> list[Tensor]:
+        return [torch.arange(len(batch))]
+
+    def initial(self) -> Self:
+        """A frozen copy of the policy as it is now."""
+        return copy.deepcopy(self).requires_grad_(False)
+
+    def save(self, target: Path) -> Path:
+        """A new folder: policy.json and weights.safetensors.
+
+        Raises:
+            UserError: if `target` exists.
+        """
+        with new_folder(target) as folder:
+            save_file({name: x.contiguous() for name, x in self.state_dict().items()}, folder / "weights.safetensors")
+            told = {"kind": KIND_NAMES[type(self)], "spaces": self.spaces._asdict(), "width": self.width,
+                    "layers": self.layers, "activation": self.activation, "normalized": self.normalizer is not None}
+            (folder / "policy.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        return target
+
+
+class Gaussian(ControlPolicy):
+    """a ~ N(μ(s), σ²), σ the same in every state; what lies outside [−1, 1] is cut off by the environment."""
+
+    outputs = 1
+
+    def __init__(self, spaces: Spaces, *arguments: Any) -> None:
+        super().__init__(spaces, *arguments)
+        self.log_std = nn.Parameter(torch.zeros(spaces.action))
+
+    def sample(self, obs: Tensor, noise: Tensor) -> Sampled:
+        action = self(obs) + self.log_std.exp() * noise
+        return Sampled(action, self.log_density(obs, action))
+
+    def mode(self, obs: Tensor) -> Tensor:
+        out: Tensor = self(obs)
+        return out
+
+    def log_density(self, obs: Tensor, action: Tensor) -> Tensor:
+        z = (action - self.mode(obs)) * (-self.log_std).exp()
+        return (-0.5 * z**2 - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self, obs: Tensor) -> Tensor:
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(obs))
+
+
+class SquashedGaussian(ControlPolicy):
+    """a = tanh u, u ~ N(μ(s), σ(s)²), so log π(a) = log N(u) − Σ log(1 − a²)   (Haarnoja et al. 2018, app. C)."""
+
+    outputs = 2
+    last_gain = 1.0
+
+    def _moments(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        mean, spread = self(obs).chunk(2, -1)
+        low, high = LOG_STD
+        return mean, low + 0.5 * (high - low) * (torch.tanh(spread) + 1)
+
+    def sample(self, obs: Tensor, noise: Tensor) -> Sampled:
+        mean, log_std = self._moments(obs)
+        u = mean + log_std.exp() * noise
+        return Sampled(torch.tanh(u), _squashed(u, mean, log_std))
+
+    def mode(self, obs: Tensor) -> Tensor:
+        return torch.tanh(self._moments(obs)[0])
+
+    def log_density(self, obs: Tensor, action: Tensor) -> Tensor:
+        return _squashed(torch.atanh(action.clamp(-EDGE, EDGE)), *self._moments(obs))
+
+    def entropy(self, obs: Tensor) -> Tensor:
+        raise UserError("policy = 'squashed-gaussian': its entropy has no closed form; a method that needs it takes "
+                        "'gaussian'")
+
+
+def _squashed(u: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """log π(tanh u), [B]; log(1 − tanh² u) = 2 (log 2 − u − softplus(−2u)), which does not overflow."""
+    normal = -0.5 * ((u - mean) * (-log_std).exp()) ** 2 - log_std - 0.5 * math.log(2 * math.pi)
+    return (normal - 2 * (math.log(2) - u - F.softplus(-2 * u))).sum(-1)
+
+
+class Deterministic(ControlPolicy):
+    """a = tanh μ(s): no likelihood, so only methods that need none can train it."""
+
+    outputs = 1
+    last_gain = 1.0
+
+    def sample(self, obs: Tensor, noise: Tensor) -> Sampled:
+        """The same action whatever the noise; whoever explores adds its own."""
+        action = self.mode(obs)
+        return Sampled(action, action.new_zeros(len(action)))
+
+    def mode(self, obs: Tensor) -> Tensor:
+        return torch.tanh(self(obs))
+
+    def log_density(self, obs: Tensor, action: Tensor) -> Tensor:
+        raise UserError("policy = 'deterministic': has no log-probability; this method needs 'gaussian' or "
+                        "'squashed-gaussian'")
+
+    def entropy(self, obs: Tensor) -> Tensor:
+        raise UserError("policy = 'deterministic': has no entropy")
+
+
+class Categorical(ControlPolicy):
+    """π(a | s) = softmax of the perceptron's outputs, over numbered actions."""
+
+    outputs = 1
+
+    def sample(self, obs: Tensor, noise: Tensor) -> Sampled:
+        """By inversion of the distribution function at uniform noise [B, 1]."""
+        logp = self(obs).log_softmax(-1)
+        below = logp.detach().exp().cumsum(-1)
+        action = (below < noise * below[:, -1:]).sum(-1).clamp(max=self.spaces.action - 1)
+        return Sampled(action, logp.gather(1, action[:, None])[:, 0])
+
+    def mode(self, obs: Tensor) -> Tensor:
+        out: Tensor = self(obs).argmax(-1)
+        return out
+
+    def log_density(self, obs: Tensor, action: Tensor) -> Tensor:
+        logp: Tensor = self(obs).log_softmax(-1).gather(1, action[:, None])[:, 0]
+        return logp
+
+    def entropy(self, obs: Tensor) -> Tensor:
+        logp: Tensor = self(obs).log_softmax(-1)
+        return -(logp.exp() * logp).sum(-1)
+
+    def predict(self, batch: Batch) -> Predictions:
+        logp = self(decisions(batch)[0]).log_softmax(-1)
+        return lambda rows: logp[rows]
+
+
+KINDS: Mapping[str, type[ControlPolicy]] = {
+    "gaussian": Gaussian, "squashed-gaussian": SquashedGaussian, "deterministic": Deterministic,
+    "categorical": Categorical}
+KIND_NAMES = {kind: name for name, kind in KINDS.items()}
+
+
+def load(folder: Path) -> ControlPolicy:
+    """A policy that `save` wrote.
+
+    Raises:
+        UserError: if the folder holds none.
+    """
+    try:
+        told = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
+        spaces = Spaces(**told["spaces"])
+        normalizer = Normalizer(spaces.obs) if told["normalized"] else None
+        policy = KINDS[told["kind"]](spaces, told["width"], told["layers"], told["activation"], normalizer,
+                                     torch.Generator())
+        policy.load_state_dict(load_file(folder / "weights.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"policy = '{folder}': holds no control policy ({type(error).__name__}: {error})") from error
+    return policy
+
+
+def decisions(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Observations [n, obs] and actions [n, A] of a batch's n masked decisions, in order."""
+    steps = batch.payload
+    assert isinstance(steps, Steps)
+    return steps.obs[batch.mask], steps.action[batch.mask]
+
+
+def over(batch: Batch, x: Tensor) -> Tensor:
+    """x [n] of the masked decisions at their places, [B, T], 0 elsewhere."""
+    return x.new_zeros(batch.mask.shape).masked_scatter(batch.mask, x)
+
+
+class StateValue(nn.Module):
+    """V(s): what a state is worth."""
+
+    def __init__(self, spaces: Spaces, width: int, layers: int, activation: str, normalizer: Normalizer | None,
+                 generator: torch.Generator) -> None:
+        super().__init__()
+        self.body = MLP([spaces.obs, *[width] * layers, 1], activation, generator, 1.0)
+        self.normalizer = normalizer
+
+    @property
+    def module(self) -> nn.Module:
+        return self
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """[B, obs] -> [B]."""
+        out: Tensor = self.body(obs if self.normalizer is None else self.normalizer(obs))[..., 0]
+        return out
+
+    def values(self, batch: Batch) -> Tensor:
+        return over(batch, self(decisions(batch)[0]))
+
+    def after(self, batch: Batch) -> Tensor:
+        steps = batch.payload
+        assert isinstance(steps, Steps)
+        out: Tensor = self(steps.last)
+        return out
+
+
+class ActionValue(nn.Module):
+    """Q(s, a): what an action is worth in a state, by an ensemble of K; where actions are numbered, of each of them."""
+
+    def __init__(self, spaces: Spaces, members: int, width: int, layers: int, activation: str,
+                 generator: torch.Generator, layer_norm: bool = False, outputs: int = 1) -> None:
+        super().__init__()
+        self.spaces, self.outputs = spaces, outputs
+        inputs = spaces.obs if spaces.numbered else spaces.obs + spaces.action
+        last = (spaces.action if spaces.numbered else 1) * outputs
+        self.body = Ensemble(members, [inputs, *[width] * layers, last], activation, generator, layer_norm)
+
+    @property
+    def module(self) -> nn.Module:
+        return self
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        """[B, obs], [B, A] -> [K, B]."""
+        out: Tensor = self.body(torch.cat([obs, action], -1))[..., 0]
+        return out
+
+    def fixed(self, obs: Tensor, action: Tensor) -> Tensor:
+        """The same with gradient to the action alone, for a policy to climb."""
+        out: Tensor = self.body.fixed(torch.cat([obs, action], -1))[..., 0]
+        return out
+
+    def every(self, obs: Tensor) -> Tensor:
+        """Of every numbered action: [B, obs] -> [K, B, actions]."""
+        out: Tensor = self.body(obs)
+        return out
+
+
+class Temperature(nn.Module):
+    """One positive number, e^x, x starting at 0."""
+
+    def __init__(self, initial: float = 1.0) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.tensor(math.log(initial)))
+
+    @property
+    def module(self) -> nn.Module:
+        return self
+
+    def forward(self) -> Tensor:
+        return self.log.exp()
+
+

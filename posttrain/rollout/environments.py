@@ -1,0 +1,169 @@
+"""Gymnasium environments as tasks: any registered id, stepped several at a time, restored exactly after a kill.
+
+An environment's own state cannot be saved in general.  What decides it can: the seed of the present episode's reset
+and the actions since, so a resumed run resets and plays them again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from posttrain.core.errors import UserError, nearest
+from posttrain.core.seeds import derive
+from posttrain.data.steps import Spaces
+
+GYM_ID = re.compile(r"^([\w:.-]+/)?[A-Za-z][\w.-]*-v\d+$")  # as Gymnasium spells them
+
+
+def make(task: str) -> Any:
+    """One environment.
+
+    Raises:
+        UserError: on an id that is not registered, naming the nearest, or spaces that no policy here has.
+    """
+    try:
+        import gymnasium as gym
+    except ImportError as error:
+        raise UserError(f"task = {task!r}: needs Gymnasium: pip install posttrain[control]") from error
+    from gymnasium.error import Error
+    from gymnasium.spaces import Box, Discrete
+
+    if task not in gym.registry:
+        close = nearest(task, list(gym.registry))
+        raise UserError(f"task = {task!r}: not registered with Gymnasium" + (f"; did you mean {close[0]!r}?" if close
+                                                                           else ""))
+    try:
+        env = gym.make(task)
+    except (Error, ImportError) as error:
+        raise UserError(f"task = {task!r}: {str(error).splitlines()[0]}") from error
+    space = env.action_space
+    if not isinstance(env.observation_space, Box):
+        raise UserError(f"task = {task!r}: its observations are {type(env.observation_space).__name__}, not Box; "
+                        "wrap it (gymnasium.wrappers.FlattenObservation) and register it")
+    if not isinstance(space, (Box, Discrete)) or (isinstance(space, Box) and not np.isfinite(space.high).all()):
+        raise UserError(f"task = {task!r}: its actions are {space}; must be Discrete, or a Box with finite bounds")
+    return env
+
+
+def spaces_of(env: Any) -> Spaces:
+    from gymnasium.spaces import Discrete
+
+    width = int(np.prod(env.observation_space.shape))
+    if isinstance(env.action_space, Discrete):
+        return Spaces(width, int(env.action_space.n), True)
+    return Spaces(width, int(np.prod(env.action_space.shape)), False)
+
+
+class Stepped(NamedTuple):
+    """What a step of N environments brought."""
+
+    next_obs: Tensor  # [N, obs]: what followed the action, also where the episode ended there
+    reward: Tensor  # [N]
+    terminated: Tensor  # [N] bool: nothing can follow
+    truncated: Tensor  # [N] bool: cut off by a time limit
+
+
+@dataclass
+class Episode:
+    """The present episode of one environment: what it takes to play it again."""
+
+    number: int
+    actions: list[Any]
+
+
+class Environments:
+    """N environments of one task, each resetting itself when its episode ends."""
+
+    def __init__(self, task: str, count: int, seed: int) -> None:
+        self.task, self.seed = task, seed
+        self.envs = [make(task) for _ in range(count)]
+        self.spaces = spaces_of(self.envs[0])
+        self.episodes = [Episode(-1, []) for _ in range(count)]
+        self.obs = torch.zeros(count, self.spaces.obs)
+        self.finished: list[tuple[float, int]] = []  # (return, length) of ended episodes, until somebody takes them
+        self.returns = [0.0] * count
+        for i in range(count):
+            self._reset(i)
+
+    def step(self, action: Tensor) -> Stepped:
+        """One action of each environment, [N, A] in [−1, 1] or [N] long; `obs` is then what to act on next."""
+        found = [self._step(i, native(env, a)) for i, (env, a) in enumerate(zip(self.envs, action, strict=True))]
+        obs, reward, terminated, truncated = zip(*found, strict=True)
+        next_obs = torch.stack(obs)
+        self.obs = next_obs.clone()
+        for i, ended in enumerate(map(any, zip(terminated, truncated, strict=True))):
+            if ended:
+                self.finished.append((self.returns[i], len(self.episodes[i].actions)))
+                self._reset(i)
+        return Stepped(next_obs, torch.tensor(reward), torch.tensor(terminated), torch.tensor(truncated))
+
+    def take_finished(self) -> list[tuple[float, int]]:
+        """(return, length) of the episodes that ended since the last call."""
+        ended, self.finished = self.finished, []
+        return ended
+
+    def _step(self, i: int, action: Any) -> tuple[Tensor, float, bool, bool]:
+        obs, reward, terminated, truncated, _ = self.envs[i].step(action)
+        self.episodes[i].actions.append(action)
+        self.returns[i] += float(reward)
+        return flat(obs), float(reward), bool(terminated), bool(truncated)
+
+    def _reset(self, i: int) -> None:
+        self.episodes[i] = Episode(self.episodes[i].number + 1, [])
+        self.returns[i] = 0.0
+        seed = derive(self.seed, "environment", i, self.episodes[i].number) % 2**31
+        self.obs[i] = flat(self.envs[i].reset(seed=seed)[0])
+
+    def state(self) -> dict[str, Any]:
+        """Plain data from which `restore` finds the same environments."""
+        return {"episodes": [{"number": e.number, "actions": [np.asarray(a).tolist() for a in e.actions]}
+                             for e in self.episodes], "finished": self.finished}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Reset each environment as its present episode was, and play that episode's actions again."""
+        for i, told in enumerate(state["episodes"]):
+            self.episodes[i] = Episode(told["number"] - 1, [])
+            self._reset(i)
+            like = self.envs[i].action_space
+            for action in told["actions"]:
+                self.obs[i] = self._step(i, np.asarray(action, like.dtype) if like.shape else int(action))[0]
+        self.finished = [(float(r), int(n)) for r, n in state["finished"]]
+
+
+def native(env: Any, action: Tensor) -> Any:
+    """An action as the environment takes it: a number, or [−1, 1] stretched over its bounds."""
+    if action.dtype == torch.long:
+        return int(action) + int(env.action_space.start)
+    space = env.action_space
+    unit = action.detach().double().numpy().clip(-1, 1).reshape(space.shape)
+    return (space.low + (unit + 1) / 2 * (space.high - space.low)).astype(space.dtype)
+
+
+def flat(obs: Any) -> Tensor:
+    """Any array of numbers as a vector of fp32."""
+    return torch.from_numpy(np.asarray(obs, np.float32).reshape(-1).copy())
+
+
+def play(task: str, act: Any, seeds: Sequence[int]) -> list[tuple[float, int]]:
+    """(return, length) of one episode from each seed; `act` gives actions [n, A] for observations [n, obs]."""
+    envs = [make(task) for _ in seeds]
+    obs = torch.stack([flat(env.reset(seed=seed)[0]) for env, seed in zip(envs, seeds, strict=True)])
+    returns, lengths, alive = [0.0] * len(envs), [0] * len(envs), list(range(len(envs)))
+    while alive:
+        going = []
+        for i, action in zip(alive, act(obs[alive]), strict=True):
+            seen, reward, terminated, truncated, _ = envs[i].step(native(envs[i], action))
+            obs[i], returns[i], lengths[i] = flat(seen), returns[i] + float(reward), lengths[i] + 1
+            if not (terminated or truncated):
+                going.append(i)
+        alive = going
+    for env in envs:
+        env.close()
+    return list(zip(returns, lengths, strict=True))

@@ -1,0 +1,77 @@
+"""Tiny real parts of control: random transitions and networks in float64, and updates through the real loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from toy import Recording
+
+from posttrain.core import Method, Transitions
+from posttrain.core.seeds import derive
+from posttrain.data.replay.uniform import Replay
+from posttrain.data.steps import Spaces
+from posttrain.train import learner as train
+from posttrain.train.config import ControlConfig
+from posttrain.train.control import ControlSetting
+from posttrain.train.loop import Pace
+from posttrain.train.ranks import ALONE, Ranks
+
+TASKS = {False: "Pendulum-v1", True: "CartPole-v1"}  # by whether actions are numbered
+ROWS = 12
+TERMINATED = (2, 5, 9)
+
+
+def setting(method: Method[Any], seed: int = 0, **options: Any) -> ControlSetting:
+    """The real setting of a method, with networks of 8 units in float64."""
+    given = {**method.defaults.get("control", {}), "width": 8, "seed": seed, **options}
+    fields = ControlConfig.__dataclass_fields__
+    given.setdefault("task", TASKS[False])
+    made = ControlSetting(method, ControlConfig(**{k: v for k, v in given.items() if k in fields}), None)
+    made.policy.double()
+    return made
+
+
+def toy_transitions(spaces: Spaces, seed: int = 0, noises: int = 2, rows: int = ROWS,
+                    dtype: torch.dtype = torch.float64) -> Transitions:
+    """Random ones; rows 2, 5 and 9 terminated."""
+    generator = torch.Generator().manual_seed(derive(seed, "transitions"))
+    replay = Replay(spaces, rows)
+    replay.columns = {name: x.to(dtype) if x.dtype == torch.float32 else x for name, x in replay.columns.items()}
+    action = (torch.randint(spaces.action, (rows,), generator=generator) if spaces.numbered
+              else 1.8 * torch.rand(rows, spaces.action, generator=generator) - 0.9)
+    replay.add(obs=torch.randn(rows, spaces.obs, generator=generator), action=action,
+               reward=torch.randn(rows, generator=generator),
+               next_obs=torch.randn(rows, spaces.obs, generator=generator),
+               terminated=torch.isin(torch.arange(rows), torch.tensor(TERMINATED)))
+    batch = replay.rows(torch.arange(rows), noises, generator)
+    return batch.replace(noise=batch.noise.to(dtype), logp_behaviour=batch.logp_behaviour.to(dtype))
+
+
+class ControlLearner:
+    """A method on tiny networks; every gradient is kept."""
+
+    def __init__(self, method: Method[Any], seed: int = 0, dtype: torch.dtype = torch.float64, **options: Any) -> None:
+        self.setting = setting(method, seed, **options)
+        built = {"policy": lambda: self.setting.policy, **self.setting.networks()}
+        networks = {name: built[name]() for name in method.needs}
+        for network in networks.values():
+            network.module.to(dtype)
+        self.run = train.Learner(method, networks, Recording)
+        self.models, self.optimizers = self.run.models, self.run.optimizers
+        self.metrics: dict[str, float] = {}
+
+    def update(self, batch: Transitions, step: int = 0, lr: float = 1e-2, ranks: Ranks = ALONE) -> Transitions:
+        generator = torch.Generator().manual_seed(derive(step, "minibatches"))
+        prepared, self.metrics, _ = self.run.update(batch, Pace(lr, 1e30), generator, ranks)
+        return prepared
+
+    def gradient(self, network: str, step: int = 0) -> torch.Tensor:
+        """Of that network's optimizer at one of its steps, flat."""
+        optimizer = self.optimizers[network]
+        assert isinstance(optimizer, Recording)
+        return optimizer.gradients[step]
+
+    @property
+    def weights(self) -> torch.Tensor:
+        return torch.cat([optimizer.master for optimizer in self.optimizers.values()])

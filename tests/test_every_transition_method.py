@@ -1,0 +1,121 @@
+"""What every method over single transitions must keep to, through the real loop.  Methods are found by walking.
+
+Gradients are compared in float64, where two orders of the same sum agree to about 1e-15.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from control_toy import ControlLearner, setting, toy_transitions
+from toy import alternatives, relative_error
+
+from posttrain.core import Transitions, catalog
+from posttrain.core.errors import UserError
+from posttrain.train import checkpoint
+
+CLOSE = 1e-10
+NAMES = sorted(name for name in catalog.methods() if catalog.make(name).learns_from == "transitions")
+STEPS = 3  # a method that takes turns has moved every network by then
+
+pytestmark = pytest.mark.parametrize("name", NAMES)
+
+
+def batch_for(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> Transitions:
+    method = catalog.make(name)
+    return toy_transitions(setting(method).spaces, seed, method.noises, dtype=dtype)
+
+
+def gradients(learner: ControlLearner, batch: Transitions) -> dict[str, torch.Tensor]:
+    for step in range(STEPS):
+        learner.update(batch, step, lr=1e-12)  # so that a later step's gradient is at the same place
+    return {name: learner.gradient(name) for name in learner.optimizers}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    for network, expected in one.items():
+        assert relative_error(other[network], expected) < CLOSE, network
+
+
+def test_gradients_are_finite_and_not_zero(name: str) -> None:
+    for network, found in gradients(ControlLearner(catalog.make(name)), batch_for(name)).items():
+        assert found.isfinite().all(), network
+        assert found.norm() > 0, network
+
+
+def test_row_order_is_indifferent(name: str) -> None:
+    batch = batch_for(name)
+    moved = batch.take(torch.tensor([7, 8, 9, 0, 1, 2, 11, 10, 3, 4, 5, 6]))
+    same(gradients(ControlLearner(catalog.make(name)), batch), gradients(ControlLearner(catalog.make(name)), moved))
+
+
+def test_micro_batches_are_indifferent(name: str) -> None:
+    whole, split = ControlLearner(catalog.make(name)), ControlLearner(catalog.make(name))
+    split.setting.policy.split = lambda batch, whole_units: list(torch.arange(len(batch)).split(5))  # type: ignore[method-assign]
+    same(gradients(whole, batch_for(name)), gradients(split, batch_for(name)))
+
+
+def test_nothing_follows_termination(name: str) -> None:
+    """Whatever the replay holds as the next observation of a terminated row."""
+    batch = batch_for(name)
+    other = torch.where(batch.terminated[:, None], 7.0, batch.next_obs)
+    same(gradients(ControlLearner(catalog.make(name)), batch),
+         gradients(ControlLearner(catalog.make(name)), batch.replace(next_obs=other)))
+
+
+def test_survives_json(name: str) -> None:
+    method = catalog.make(name)
+    assert catalog.make(name, **json.loads(json.dumps(dataclasses.asdict(method)))) == method
+
+
+def test_every_hyperparameter_is_used(name: str) -> None:
+    def trace(**changes: object) -> torch.Tensor:
+        learner = ControlLearner(catalog.make(name, **changes))
+        for step in range(4):
+            learner.update(batch_for(name, step), step, lr=0.1)
+        return torch.cat([learner.weights, *(p.detach().reshape(-1) for n in learner.run.method.needs
+                                             for p in getattr(learner.models, n).module.parameters())])
+
+    normal = trace()
+    for field in catalog.find(name).fields:
+        changed = False
+        for value in alternatives(field.hint, field.default):
+            try:
+                found = trace(**{field.name: value})
+            except UserError:
+                continue
+            changed |= not torch.equal(found, normal)
+        assert changed, f"{field.name} changes no weight"
+        assert field.comment, f"{field.name} has no comment on its line"
+
+
+def test_file_says_what_it_is(name: str) -> None:
+    found = catalog.find(name)
+    assert found.explanation.summary
+    assert found.explanation.equation
+    assert found.explanation.deviations
+    assert found.citation.arxiv
+    assert found.citation.cite
+
+
+def test_resumes_bit_for_bit(name: str, tmp_path: Path) -> None:
+    method, batches = catalog.make(name), [batch_for(name, seed, torch.float32) for seed in range(4)]
+    whole, before, after = (ControlLearner(method, dtype=torch.float32) for _ in range(3))
+    for step, batch in enumerate(batches):
+        whole.update(batch, step)
+    for step in (0, 1):
+        before.update(batches[step], step)
+    checkpoint.save(tmp_path, 2, before.run.tensors(), {"state": before.models.state}, keep=1)
+    found, complaints = checkpoint.load_newest(tmp_path)
+    assert found is not None
+    assert not complaints
+    after.run.load(found.tensors, found.data["state"])
+    for step in (2, 3):
+        after.update(batches[step], step)
+    assert torch.equal(after.weights, whole.weights)
+    assert after.models.state == whole.models.state
+    assert after.metrics == whole.metrics

@@ -1,0 +1,166 @@
+"""Whole control runs on small environments: what is written, learnt, refused and resumed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import posttrain
+from posttrain.core import Groups, catalog
+from posttrain.core.errors import UserError
+from posttrain.data.steps import Steps
+from posttrain.policies import control
+from posttrain.rollout.environments import Environments, play
+from posttrain.train.config import ControlConfig
+from posttrain.train.control import ControlSetting
+from posttrain.train.display import Display
+from posttrain.train.run import Trainer, train
+
+REPLAYED = {"random_steps": 40, "batch_size": 16, "rounds": 30}
+SMALL: dict[str, dict[str, Any]] = {"ppo": {"horizon": 64, "minibatches": 4, "epochs": 2}, "sac": REPLAYED,
+                                    "iql": REPLAYED, "grpo": {"starts": 2, "samples": 3}}
+TASKS = {"ppo": "CartPole-v1", "sac": "Pendulum-v1", "iql": "Pendulum-v1", "grpo": "CartPole-v1"}
+
+
+def options(name: str, out: Path, **changes: Any) -> dict[str, Any]:
+    return {"task": TASKS[name], "width": 8, "steps": 4, "eval_episodes": 2, "out": str(out), "checkpoint_every": 2,
+            **SMALL[name], **changes}
+
+
+def text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+class StopAfter(Display):
+    """Ctrl-C in the middle of step 3."""
+
+    def step(self, step: int, metrics: Any, timing: Any) -> None:
+        if step == 3:
+            raise RuntimeError("killed")
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_killed_run_resumes_to_the_same_end(name: str, tmp_path: Path) -> None:
+    """Environments in mid-episode, normalisers, replay, networks and optimizers: all as they were."""
+    posttrain.train(name, **options(name, tmp_path / "whole"))
+    from posttrain.cli.resolve import resolve
+
+    plan = resolve(name, options(name, tmp_path / "killed"))
+    with pytest.raises(RuntimeError, match="killed"):
+        train(plan.method, plan.config, StopAfter())
+    posttrain.train(name, out=str(tmp_path / "killed"), resume=True)
+    for file in ("metrics.jsonl", "evaluations.jsonl"):
+        assert text(tmp_path / "whole" / file) == text(tmp_path / "killed" / file)
+    whole, killed = (load_file(tmp_path / run / "final/weights.safetensors") for run in ("whole", "killed"))
+    assert whole.keys() == killed.keys()
+    assert all(torch.equal(whole[key], killed[key]) for key in whole)
+
+
+def test_what_a_run_leaves(tmp_path: Path) -> None:
+    run = posttrain.train("ppo", **options("ppo", tmp_path / "run"))
+    told = json.loads(text(run.folder / "config.json"))
+    assert told["hyperparameters"]["kl_coef"] == 0  # its default for control
+    assert told["kind"] == "categorical"
+    assert run.summary["measure"] == "return"
+    policy = control.load(run.folder / "final")
+    seeds = [7, 8]
+    assert policy.normalizer is not None and policy.normalizer.count > 0
+    with torch.no_grad():
+        played = play("CartPole-v1", policy.mode, seeds)
+    assert [r for r, _ in played] == [float(n) for _, n in played]  # CartPole pays 1 a step
+
+
+@pytest.mark.parametrize("name", ["grpo", "gspo", "rloo", "tba", "dpo", "maxrl", "cispo"])
+def test_methods_for_language_models_run_unchanged(name: str, tmp_path: Path) -> None:
+    run = posttrain.train(name, task="CartPole-v1", width=8, steps=2, starts=2, samples=4, eval_episodes=2,
+                          out=str(tmp_path / name))
+    rows = [json.loads(line) for line in text(run.folder / "metrics.jsonl").splitlines()]
+    assert rows[0]["logp_gap"] < 1e-6
+    assert rows[0]["grad_norm"] > 0
+
+
+def test_rows_are_cut_where_episodes_end() -> None:
+    """CartPole falls within 64 steps: each row is one episode's stretch, and the last one goes on in the next batch."""
+    method = posttrain.method("ppo", kl_coef=0.0)
+    setting = ControlSetting(method, ControlConfig(task="CartPole-v1", horizon=64, envs=2, width=8), None)
+    first, second = (setting.source.next(step) for step in (0, 1))
+    lengths = first.mask.sum(1)
+    assert int(lengths.sum()) == 128
+    assert torch.equal(first.reward, lengths.float())  # CartPole pays 1 a step
+    open_rows = (~first.finished).nonzero()[:, 0]
+    assert len(open_rows) <= 2
+    steps = first.payload
+    assert isinstance(steps, Steps)
+    for row in open_rows.tolist():  # what was seen last is what is acted on next
+        assert any(torch.equal(steps.last[row], begun) for begun in second.payload.obs[:, 0])  # type: ignore[attr-defined]
+
+
+def test_ppo_bootstraps_what_was_cut_off_and_not_what_ended() -> None:
+    # Two rows of one step, reward 1, V(s) = 0.5 and V(s') = 2 everywhere; γ = 0.5.  Cut off: δ = 1 + 0.5 · 2 − 0.5 =
+    # 1.5.  Ended: δ = 1 − 0.5 = 0.5.  Normalised over both: ±1 (population deviation 0.5... the sample's is 0.7071).
+    class Critic:
+        def values(self, batch: Groups) -> torch.Tensor:
+            return torch.full((2, 1), 0.5)
+
+        def after(self, batch: Groups) -> torch.Tensor:
+            return torch.full((2,), 2.0)
+
+    from posttrain.core import Models
+
+    method = posttrain.method("ppo", kl_coef=0.0, discount=0.5)
+    ones = torch.ones(2, 1)
+    batch = Groups(payload=Steps(ones[:, None], ones[:, None], ones), mask=ones.bool(), unit=torch.arange(2),
+                   version=0 * ones, logp_behaviour=0 * ones, reward=torch.ones(2), rewards=ones,
+                   finished=torch.tensor([False, True]), limit=1)
+    prepared = method.prepare(Models(policy=None, critic=Critic()), batch)
+    assert prepared.extra["value_target"][:, 0].tolist() == [2.0, 1.0]  # advantage + V
+    assert float(prepared.credit[0]) > 0 > float(prepared.credit[1])
+
+
+def test_environments_are_restored_in_mid_episode() -> None:
+    one, other = Environments("Pendulum-v1", 2, 3), Environments("Pendulum-v1", 2, 99)
+    actions = torch.rand(5, 2, 1) - 0.5
+    for action in actions:
+        one.step(action)
+    other.seed = 3
+    other.restore(json.loads(json.dumps(one.state())))
+    assert torch.equal(one.obs, other.obs)
+    assert torch.equal(one.step(actions[0]).next_obs, other.step(actions[0]).next_obs)
+
+
+@pytest.mark.parametrize(("name", "given", "message"), [
+    ("sac", {"task": "Pendulm-v1"}, "task = 'Pendulm-v1': not registered with Gymnasium; did you mean 'Pendulum-v1'"),
+    ("ppo", {"task": "CartPole-v1", "policy": "gaussian"},
+     "policy = 'gaussian': the actions of 'CartPole-v1' are numbered"),
+    ("sft", {"task": "CartPole-v1"}, "method = 'sft': learns from given answers, and an environment gives none"),
+    ("ppo", {"task": "CartPole-v1", "source": "replay"}, "source = 'replay': ppo learns from segments or episodes"),
+    ("ppo", {"task": "CartPole-v1", "prompts": 3}, "no such option 'prompts'"),
+])
+def test_what_cannot_be_is_one_line(name: str, given: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        posttrain.train(name, **given, out=str(tmp_path / "run"))
+    assert message in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_defaults_of_a_kind_are_options_that_exist() -> None:
+    fields = set(ControlConfig.__dataclass_fields__)
+    for name, found in catalog.methods().items():
+        for given in catalog.make(name).defaults.get("control", {}):
+            assert given in fields | {f.name for f in found.fields}, (name, given)
+
+
+def test_trainer_closes_nothing_that_was_not_opened(tmp_path: Path) -> None:
+    from contextlib import ExitStack
+
+    config = ControlConfig(task="CartPole-v1", out=str(tmp_path / "run"), width=8)
+    with ExitStack() as stack:
+        trainer = Trainer(posttrain.method("ppo", kl_coef=0.0), replace(config, horizon=8), Display(), False, stack)
+        trainer.step()
+    assert trainer.done == 1
