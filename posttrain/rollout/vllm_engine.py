@@ -95,7 +95,7 @@ class Draws:
         self._ended: list[int] = []
 
     def take(self, logits: Tensor, rows: Tensor, t: Tensor) -> Tensor:
-        """Token t [b] of these rows [b], [b]; where a step is computed anew, it is the same one."""
+        """Token t [b] of these rows [b], [b], from their logits [b, V] (may be overwritten)."""
         out, memory = self.out, self.sampling.memory
         before = self.seen[rows[:, None], t[:, None] + torch.arange(memory)]
         uniform = self.uniform[rows, t].to(logits.device)
@@ -138,12 +138,10 @@ def _open(folder: Path, take: Callable[[Tensor, Tensor, Tensor], Tensor], contex
                        enable_chunked_prefill=False,  # a prompt cut in two would be answered twice
                        async_scheduling=False,  # a token is known before the next is computed
                        trust_remote_code=False, disable_log_stats=True, use_tqdm_on_load=False)
-    except ModuleNotFoundError as error:
-        if error.name != "vllm":
-            raise
-        raise UserError("engine = 'vllm': vLLM is not installed; pip install 'posttrain[vllm]', or --engine embedded"
-                        ) from None
     except (ValueError, NotImplementedError, ImportError, RuntimeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "vllm":
+            raise UserError("engine = 'vllm': vLLM is not installed; pip install 'posttrain[vllm]', or --engine embedded"
+                            ) from None
         reason = "; ".join(line.strip() for line in str(error).strip().splitlines()[:3])
         raise UserError(f"engine = 'vllm': vLLM cannot run '{folder}': {reason}") from error
     finally:
