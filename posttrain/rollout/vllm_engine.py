@@ -140,8 +140,8 @@ def _open(folder: Path, take: Callable[[Tensor, Tensor, Tensor], Tensor], contex
                        trust_remote_code=False, disable_log_stats=True, use_tqdm_on_load=False)
     except (ValueError, NotImplementedError, ImportError, RuntimeError) as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "vllm":
-            raise UserError("engine = 'vllm': vLLM is not installed; pip install 'posttrain[vllm]', or --engine embedded"
-                            ) from None
+            raise UserError("engine = 'vllm': vLLM is not installed; pip install 'posttrain[vllm]', or "
+                            "--engine embedded") from None
         reason = "; ".join(line.strip() for line in str(error).strip().splitlines()[:3])
         raise UserError(f"engine = 'vllm': vLLM cannot run '{folder}': {reason}") from error
     finally:
