@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from posttrain.core.types import Count, Fraction, Natural, NonNegative, Positive, check_ranges
+from posttrain.core.types import AtLeastOne, Count, Fraction, Natural, NonNegative, Positive, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,9 @@ class LanguageConfig(Config):
     bad_words: tuple[str, ...] = ()  # texts whose tokens no sample holds in a row, with and without a space before them
     logit_bias: tuple[str, ...] = ()  # TOKEN=BIAS, added to that token's logit when sampling, not in the loss
     stop: tuple[str, ...] = ()  # texts that end a completion
+    engine: Literal["embedded", "vllm"] = "embedded"  # what samples: the policy's own engine, or vLLM beside it
+    correct: Literal["auto", "none", "truncate", "mask"] = "auto"  # weights for the sampler's gap; auto: with vllm
+    correct_limit: AtLeastOne = 2.0  # C: weights are at most this, or 0 outside 1/C … C with mask
 
     lora: Natural = 0  # rank of LoRA adapters; 0: every weight is trained
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of compute; master weights are always fp32

@@ -27,6 +27,7 @@ from posttrain.rollout.words import bad_words, logit_bias
 from posttrain.tasks import load_task
 from posttrain.tasks.task import Problem, can_score, parts_of
 from posttrain.train.config import LanguageConfig
+from posttrain.train.correction import Corrected
 from posttrain.train.material import source_kind
 from posttrain.train.objective import method_name, updates, values
 from posttrain.train.records import write_rollout
@@ -49,8 +50,10 @@ class LanguageSetting:
         self.kind = source_kind(method.learns_from, method_name(method), config, self.task)
         self.model = load_language_model(
             resolve(config.policy), max_new_tokens=config.max_new_tokens, precision=config.precision,
-            lora=config.lora, seed=config.seed, tokens_per_micro_batch=config.tokens_per_micro_batch)
+            lora=config.lora, seed=config.seed, tokens_per_micro_batch=config.tokens_per_micro_batch,
+            engine=config.engine)
         self.policy = self.model.policy
+        self.corrected = self._corrected()
         tokenizer = self.model.prompter.tokenizer
         self.sampling = Sampling(
             max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p,
@@ -67,6 +70,13 @@ class LanguageSetting:
         self.notes = (*self.model.notes, *left_out)
         chooser = dataclasses.asdict(self.curriculum) if self.curriculum else {}
         self.facts = {"curriculum": chooser, "parts": list(parts_of(self.task)), "precision": self.model.precision}
+
+    def _corrected(self) -> Corrected | None:
+        """The policy with weighted gradients, where its samples are another's."""
+        config = self.config
+        by_engine = "none" if config.engine == "embedded" or self.kind == "given" else "truncate"
+        kind = by_engine if config.correct == "auto" else config.correct
+        return None if kind == "none" else Corrected(self.policy, kind, config.correct_limit)
 
     def _problems(self) -> Problems:
         config = self.config
@@ -92,8 +102,9 @@ class LanguageSetting:
     # ------------------------------------------------------------------ networks
 
     def networks(self) -> Mapping[str, Callable[[], Any]]:
+        learner: dict[str, Callable[[], Any]] = {"policy": lambda: self.corrected} if self.corrected else {}
         return {"reference": self.policy.initial, "anchor": self.policy.anchor, "critic": self.policy.critic,
-                "teacher": self._teacher}
+                "teacher": self._teacher, **learner}
 
     def _teacher(self) -> Policy:
         config = self.config
@@ -135,7 +146,7 @@ class LanguageSetting:
         self.model.engine.update()
         choice = self.problems.learn(outcomes(material, batch))
         write_rollout(self.rollouts, step + 1, material, batch)
-        return rollout_metrics(material) | choice
+        return rollout_metrics(material) | choice | (self.corrected.metrics() if self.corrected else {})
 
     def sample(self, material: Rollout, batch: Groups) -> Sample:
         return Sample(material.prompts[0], material.completions[0], float(batch.reward[0]))
@@ -184,11 +195,19 @@ class LanguageSetting:
         return [
             ("batch", f"{self._batch()}; {self._denominators(method)}"),
             *([("problems", _chosen(self.problems))] if isinstance(self.problems, ByCurriculum) else []),
+            *([("sampler", self._sampler())] if self._sampler() else []),
             ("clip unit", f"one {self.policy.decision}; log-probabilities at temperature {config.temperature:g}"),
             ("policy", f"{config.policy}: {trained / 1e6:.1f}M trained weights"
                        f"{f' (LoRA rank {config.lora})' if config.lora else ''}, {self.model.precision} compute, "
                        "fp32 master"),
         ]
+
+    def _sampler(self) -> str:
+        """What is not as it is by itself; empty: nothing."""
+        told = [] if self.config.engine == "embedded" else [f"engine {self.config.engine}"]
+        if self.corrected:
+            told.append(f"every log-probability's gradient × {self.corrected.told}, r = π_old / π_sampler")
+        return "; ".join(told)
 
     def _batch(self) -> str:
         """What a step holds."""
