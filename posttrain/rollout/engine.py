@@ -63,6 +63,13 @@ class Completions:
     finished: Tensor  # [R] bool: stopped by itself; False: cut off at max_new_tokens
 
 
+def empty_completions(tokens: Tensor) -> Completions:
+    """Nothing sampled yet into `tokens` [R, N]: every row unfinished and, until it ends, as long as the limit."""
+    rows, limit = tokens.shape
+    logp, log_kept = torch.zeros(2, rows, limit)
+    return Completions(tokens, logp, log_kept, torch.full((rows,), limit), torch.zeros(rows, dtype=torch.bool))
+
+
 class Engine(Protocol):
     """Generates with the weights of the newest `update`."""
 
