@@ -73,8 +73,26 @@ def empty_completions(tokens: Tensor) -> Completions:
 class Engine(Protocol):
     """Generates with the weights of the newest `update`."""
 
+    cache_bytes: int  # what rows alive at a time may take: keys, values, logits; 0: not counted
+
     def update(self) -> None:
         """Take over the policy's present weights."""
+        ...
+
+    def keep_to(self, cache_bytes: int) -> None:
+        """Give the rows that are alive at a time, with their prompts, at most so much memory.
+
+        Raises:
+            UserError: where memory is not counted.
+        """
+        ...
+
+    def rows_at_once(self, prompts: int, samples: int, prompt_tokens: int, sampling: Sampling) -> int:
+        """How many rows, of `samples` to each of `prompts` prompts of so many tokens at most, can be alive at a time.
+
+        Raises:
+            UserError: if not a single one can.
+        """
         ...
 
     def generate(self, prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling,
@@ -82,6 +100,6 @@ class Engine(Protocol):
         """`samples` completions of each prompt; the same generator state gives the same tokens.
 
         Raises:
-            UserError: if a prompt and `max_new_tokens` do not fit in the context.
+            UserError: if a prompt and `max_new_tokens` do not fit in the context, or no row in the memory.
         """
         ...

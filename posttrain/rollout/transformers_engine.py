@@ -29,11 +29,19 @@ class TransformersEngine:
         accepted = inspect.signature(model.forward).parameters
         self.takes_positions = "position_ids" in accepted
         self.cache_name = "past_key_values" if "past_key_values" in accepted else "cache_params"
+        self.cache_bytes = 0
         self.pads = True
         self.pads = self._padding_is_exact()
 
     def update(self) -> None:
         """The module is the policy's: it has the present weights."""
+
+    def keep_to(self, cache_bytes: int) -> None:
+        raise UserError(f"cache_bytes = {cache_bytes}: transformers' own model runs this policy, whose memory is not "
+                        f"counted; {ROWS} rows are sampled at a time")
+
+    def rows_at_once(self, prompts: int, samples: int, prompt_tokens: int, sampling: Sampling) -> int:
+        return min(prompts, max(1, ROWS // samples)) * samples
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling,

@@ -62,6 +62,7 @@ class LanguageConfig(Config):
     bad_words: tuple[str, ...] = ()  # texts whose tokens no sample holds in a row, with and without a space before them
     logit_bias: tuple[str, ...] = ()  # TOKEN=BIAS, added to that token's logit when sampling, not in the loss
     stop: tuple[str, ...] = ()  # texts that end a completion
+    cache_bytes: Natural = 0  # most that rows sampled at a time may take: keys, values, logits; 0: by the free memory
 
     lora: Natural = 0  # rank of LoRA adapters; 0: every weight is trained
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of compute; master weights are always fp32
