@@ -65,6 +65,7 @@ class LanguageConfig(Config):
     engine: Literal["embedded", "vllm"] = "embedded"  # what samples: the policy's own engine, or vLLM beside it
     correct: Literal["auto", "none", "truncate", "mask"] = "auto"  # weights for the sampler's gap; auto: with vllm
     correct_limit: AtLeastOne = 2.0  # C: weights are at most this, or 0 outside 1/C … C with mask
+    cache_bytes: Natural = 0  # most that rows sampled at a time may take: keys, values, logits; 0: by the free memory
 
     lora: Natural = 0  # rank of LoRA adapters; 0: every weight is trained
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of compute; master weights are always fp32

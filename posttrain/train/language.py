@@ -59,7 +59,9 @@ class LanguageSetting:
             max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p,
             top_k=config.top_k, min_p=config.min_p, stop_tokens=self.model.stop_tokens, stop_strings=config.stop,
             bad_words=bad_words(tokenizer, config.bad_words), logit_bias=logit_bias(tokenizer, config.logit_bias))
-        self._check_prompts()
+        if config.cache_bytes:
+            self.model.engine.keep_to(config.cache_bytes)
+        room = self._room(self._check_prompts())
         self.problems = self._problems()
         self.retention = load_task("retention")
         every = self.retention.heldout(RETENTION_PROBLEMS)
@@ -67,7 +69,7 @@ class LanguageSetting:
         left_out = () if len(self.others) == len(every) else (
             f"other skills: {len(every) - len(self.others)} of {len(every)} prompts hold characters that this policy "
             "has no tokens for; they are left out",)
-        self.notes = (*self.model.notes, *left_out)
+        self.notes = (*self.model.notes, *room, *left_out)
         chooser = dataclasses.asdict(self.curriculum) if self.curriculum else {}
         self.facts = {"curriculum": chooser, "parts": list(parts_of(self.task)), "precision": self.model.precision}
 
@@ -85,19 +87,36 @@ class LanguageSetting:
         return ByCurriculum(self.task, self.curriculum, config.prompts, config.samples, config.seed,
                             lambda problem: len(self.model.prompter.encode(problem.prompt)))
 
-    def _check_prompts(self) -> None:
-        """Held-out prompts and the first to train on fit, and given answers too; a later one ends the run."""
+    def _check_prompts(self) -> int:
+        """Held-out prompts and the first to train on fit, and given answers too; a later one ends the run.
+
+        Returns the tokens of the longest prompt.
+        """
         first, prompter = min(self.config.steps * self.config.prompts, CHECKED_PROMPTS), self.model.prompter
         problems = [*(self.task.train(i, self.config.seed) for i in range(first)),
                     *self.task.heldout(self.config.eval_problems)]
         if not any(prompter.reads(problem.prompt) for problem in problems):
             raise UserError(f"task = {self.config.task!r}: policy {self.config.policy!r} has no tokens for its "
                             f"prompts, such as {prompter.show(problems[0].prompt)[:60]!r}")
+        longest = 0
         for i, problem in enumerate(problems):
-            prompter.encode(problem.prompt)
+            longest = max(longest, len(prompter.encode(problem.prompt)))
             if (self.kind != "samples" and i < first) or not can_score(self.task):
                 for given in given_answers(self.task, problem):
                     answer_tokens(prompter, given.text, self.sampling)
+        return longest
+
+    def _room(self, longest: int) -> tuple[str, ...]:
+        """A row after a prompt of so many tokens fits in the engine's memory; a note where not all of a step do."""
+        config, engine = self.config, self.model.engine
+        if self.kind == "given" and not can_score(self.task):
+            return ()
+        fit = engine.rows_at_once(config.prompts, config.samples, longest, self.sampling)
+        rows = config.prompts * config.samples
+        if self.kind == "given" or not engine.cache_bytes or fit >= rows:
+            return ()
+        return (f"cache_bytes = {engine.cache_bytes}: {fit} of a step's {rows} completions are sampled at a time, "
+                "the next ones as others end",)
 
     # ------------------------------------------------------------------ networks
 
@@ -152,13 +171,15 @@ class LanguageSetting:
         return Sample(material.prompts[0], material.completions[0], float(batch.reward[0]))
 
     def state(self) -> dict[str, Any]:
-        return {"problems": self.problems.state}
+        return {"problems": self.problems.state, "cache_bytes": self.model.engine.cache_bytes}
 
     def tensors(self) -> dict[str, Tensor]:
         return {}
 
     def load(self, state: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
         self.problems.state = state["problems"]
+        if state.get("cache_bytes"):  # what the free memory allowed then: another budget rounds otherwise
+            self.model.engine.keep_to(state["cache_bytes"])
         self.model.engine.update()
 
     # ------------------------------------------------------------------ how good it is
