@@ -27,6 +27,8 @@ def setting(method: Method[Any], seed: int = 0, **options: Any) -> ControlSettin
     given = {**method.defaults.get("control", {}), "width": 8, "seed": seed, **options}
     fields = ControlConfig.__dataclass_fields__
     given.setdefault("task", TASKS[False])
+    given.pop("source", None)  # what batches hold is the test's own
+    given.pop("dataset_share", None)
     made = ControlSetting(method, ControlConfig(**{k: v for k, v in given.items() if k in fields}), None)
     made.policy.double()
     return made
@@ -45,6 +47,8 @@ def toy_transitions(spaces: Spaces, seed: int = 0, noises: int = 2, rows: int = 
                next_obs=torch.randn(rows, spaces.obs, generator=generator),
                terminated=torch.isin(torch.arange(rows), torch.tensor(TERMINATED)))
     batch = replay.rows(torch.arange(rows), noises, generator)
+    batch = batch.with_extra(to_go=torch.randn(rows, generator=generator).to(dtype),
+                             next_action=batch.action.roll(-1, 0).to(dtype))
     return batch.replace(noise=batch.noise.to(dtype), logp_behaviour=batch.logp_behaviour.to(dtype))
 
 

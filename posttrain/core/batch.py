@@ -172,7 +172,12 @@ class Groups(Batch):
 
 @dataclass(frozen=True, kw_only=True)
 class Transitions(Batch):
-    """Single actions and what followed each, from a replay or a dataset: B rows of one decision."""
+    """Single actions and what followed each, from a replay or a dataset: B rows of one decision.
+
+    Columns that a dataset adds in `extra`: to_go [B], the discounted sum of rewards from here to the end of what was
+    logged of the episode, −∞ where that is not known; next_action, like `action`, what was done next, NaN where nothing
+    was or it is not known.
+    """
 
     keeps_old: ClassVar[bool] = False
 

@@ -297,9 +297,10 @@ class ActionValue(nn.Module):
     """Q(s, a): what an action is worth in a state, by an ensemble of K; where actions are numbered, of each of them."""
 
     def __init__(self, spaces: Spaces, members: int, width: int, layers: int, activation: str,
-                 generator: torch.Generator, layer_norm: bool = False, outputs: int = 1) -> None:
+                 generator: torch.Generator, layer_norm: bool = False, outputs: int = 1,
+                 normalizer: Normalizer | None = None) -> None:
         super().__init__()
-        self.spaces, self.outputs = spaces, outputs
+        self.spaces, self.outputs, self.normalizer = spaces, outputs, normalizer
         inputs = spaces.obs if spaces.numbered else spaces.obs + spaces.action
         last = (spaces.action if spaces.numbered else 1) * outputs
         self.body = Ensemble(members, [inputs, *[width] * layers, last], activation, generator, layer_norm)
@@ -308,19 +309,22 @@ class ActionValue(nn.Module):
     def module(self) -> nn.Module:
         return self
 
+    def _seen(self, obs: Tensor) -> Tensor:
+        return obs if self.normalizer is None else self.normalizer(obs)
+
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """[B, obs], [B, A] -> [K, B]."""
-        out: Tensor = self.body(torch.cat([obs, action], -1))[..., 0]
+        out: Tensor = self.body(torch.cat([self._seen(obs), action], -1))[..., 0]
         return out
 
     def fixed(self, obs: Tensor, action: Tensor) -> Tensor:
         """The same with gradient to the action alone, for a policy to climb."""
-        out: Tensor = self.body.fixed(torch.cat([obs, action], -1))[..., 0]
+        out: Tensor = self.body.fixed(torch.cat([self._seen(obs), action], -1))[..., 0]
         return out
 
     def every(self, obs: Tensor) -> Tensor:
         """Of every numbered action: [B, obs] -> [K, B, actions]."""
-        out: Tensor = self.body(obs)
+        out: Tensor = self.body(self._seen(obs))
         return out
 
 

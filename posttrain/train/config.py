@@ -81,7 +81,9 @@ class ControlConfig(Config):
     policy: Literal["auto", "gaussian", "squashed-gaussian", "deterministic", "categorical"] = "auto"  # kind
     task: str = "CartPole-v1"  # any Gymnasium id
     steps: Count = 100  # lines of metrics.jsonl, each of `rounds` batches
-    source: Literal["auto", "segments", "episodes", "replay"] = "auto"  # what a batch holds; auto: by method
+    source: Literal["auto", "segments", "episodes", "replay", "dataset"] = "auto"  # what a batch holds; auto: by method
+    dataset: tuple[str, ...] = ()  # logged transitions to learn from, a Minari folder or name; several are joined
+    dataset_share: Fraction = 1.0  # of a batch; the rest comes from a replay that acting fills
 
     envs: Count = 1  # environments that are stepped together
     horizon: Count = 2048  # segments: steps of each environment in a batch
