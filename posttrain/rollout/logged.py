@@ -22,12 +22,12 @@ UNKNOWN: Mapping[str, float] = {"to_go": -torch.inf, "next_action": torch.nan}  
 class DatasetSource:
     """A draw from a dataset, with replacement; beside it, where asked for, one from a replay that acting fills."""
 
-    def __init__(self, dataset: Dataset, batch: int, noises: int, discount: float, seed: int,
+    def __init__(self, dataset: Dataset, batch: int, noises: int, discount: float, span: int, seed: int,
                  acting: ReplaySource | None = None) -> None:
         """batch: rows from the dataset; those of `acting` come after them."""
-        self.replay = Replay(dataset.spaces, len(dataset))
+        self.replay = Replay(dataset.spaces, len(dataset), span=span, discount=discount)
         self.replay.add(obs=dataset.obs, action=dataset.action, reward=dataset.reward, next_obs=dataset.next_obs,
-                        terminated=dataset.terminated)
+                        terminated=dataset.terminated, ended=~dataset.follows)
         self.more = {"to_go": dataset.to_go(discount), "next_action": dataset.next_action}
         self.batch, self.noises, self.seed, self.acting = batch, noises, seed, acting
 

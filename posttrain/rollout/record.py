@@ -11,6 +11,7 @@ from torch import Tensor
 
 from posttrain.core.seeds import derive
 from posttrain.data.dataset import Episode
+from posttrain.data.replay.uniform import COLUMNS
 from posttrain.policies.control import ControlPolicy
 from posttrain.rollout.environments import flat, make, native, spaces_of
 from posttrain.rollout.replayed import random_actions
@@ -72,8 +73,7 @@ def by_script(function: Callable[[Any], Any]) -> Act:
 def from_replay(task: str, tensors: Mapping[str, Tensor], envs: int) -> list[Episode]:
     """The episodes of a replay that `envs` environments filled in turns, from what `Replay.tensors` gave.
 
-    A replay keeps no time limits: an episode that did not terminate was cut off where the next row of its environment
-    does not begin with what its last step led to.
+    An episode that neither ended nor goes on in the replay was cut off by the end of it.
     """
     env = make(task)
     count, size = int(tensors["count"]), len(tensors["reward"])
@@ -81,10 +81,10 @@ def from_replay(task: str, tensors: Mapping[str, Tensor], envs: int) -> list[Epi
     episodes = []
     for i in range(min(envs, size)):
         rows = numbers[numbers % envs == i] % size
-        column = {name: tensors[name][rows] for name in ("obs", "action", "reward", "next_obs", "terminated")}
-        goes_on = torch.zeros(len(rows), dtype=torch.bool)
-        goes_on[:-1] = (column["next_obs"][:-1] == column["obs"][1:]).all(1) & ~column["terminated"][:-1]
-        ends = (~goes_on).nonzero()[:, 0] + 1
+        column = {name: tensors[name][rows] for name in COLUMNS}
+        last = column["ended"].clone()
+        last[-1] = True
+        ends = last.nonzero()[:, 0] + 1
         for begin, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True):
             episodes.append(_logged(env, {name: x[begin:end] for name, x in column.items()}))
     env.close()

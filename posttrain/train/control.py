@@ -15,14 +15,24 @@ from posttrain.core import Batch, Curriculum, Groups, Method
 from posttrain.core.errors import UserError
 from posttrain.core.seeds import derive
 from posttrain.data.dataset import Dataset, read_datasets, told
+from posttrain.data.replay.prioritized import PrioritizedReplay
 from posttrain.data.replay.uniform import Replay
 from posttrain.data.steps import Spaces
 from posttrain.evaluate.intervals import mean_interval
 from posttrain.nets.mlp import Normalizer
-from posttrain.policies.control import KINDS, ActionValue, StateValue, Temperature, decisions
+from posttrain.policies.control import (
+    KINDS,
+    NUMBERED,
+    ActionValue,
+    ControlPolicy,
+    Greedy,
+    StateValue,
+    Temperature,
+    decisions,
+)
 from posttrain.rollout.environments import Environments, make, play, spaces_of
 from posttrain.rollout.logged import DatasetSource
-from posttrain.rollout.replayed import ReplaySource
+from posttrain.rollout.replayed import Exploration, ReplaySource
 from posttrain.rollout.segments import EpisodeSource, SegmentSource
 from posttrain.train.config import ControlConfig
 from posttrain.train.objective import method_name, updates
@@ -52,8 +62,9 @@ class ControlSetting:
         self.normalizer = Normalizer(self.spaces.obs) if config.normalize_obs else None
         if self.normalizer and self.logged:
             self.normalizer.observe(self.logged.obs)
-        self.policy = KINDS[kind](self.spaces, config.width, config.layers, config.activation, self.normalizer,
-                                  self._stream("policy"))
+        check_replay(method, config, self.spaces.numbered)
+        self.policy: ControlPolicy = Greedy(self.q) if kind == "greedy" else KINDS[kind](
+            self.spaces, config.width, config.layers, config.activation, self.normalizer, self._stream("policy"))
         self.notes = notes_of(self.logged, config)
         self.facts: dict[str, Any] = {"kind": kind, "source": self.kind}
         if self.logged:
@@ -87,7 +98,8 @@ class ControlSetting:
         config = self.config
         return ActionValue(self.spaces, getattr(self.method, "members", 2), config.width, config.layers,
                            config.activation, self._stream("q"), getattr(self.method, "layer_norm", False),
-                           normalizer=self.normalizer)
+                           getattr(self.method, "atoms", 0), config.dueling, getattr(self.method, "support", None),
+                           self.normalizer)
 
     # ------------------------------------------------------------------ what a step learns from
 
@@ -104,7 +116,11 @@ class ControlSetting:
 
     @cached_property
     def replay(self) -> Replay:
-        return Replay(self.spaces, self.config.capacity)
+        config, discount = self.config, getattr(self.method, "discount", 1.0)
+        if config.replay == "prioritized":
+            return PrioritizedReplay(self.spaces, config.capacity, config.envs, config.span, discount,
+                                     config.priority, config.correction, config.steps * config.rounds)
+        return Replay(self.spaces, config.capacity, config.envs, config.span, discount)
 
     @cached_property
     def source(self) -> Any:
@@ -113,13 +129,14 @@ class ControlSetting:
             return SegmentSource(self.envs, self.policy, config.horizon, config.seed)
         if self.kind == "episodes":
             return EpisodeSource(config.task, self.policy, config.starts, config.samples, config.seed)
-        acting = ReplaySource(self.envs, self.policy, self.replay, config.batch_size - self.from_log,
-                              self.method.noises, config.random_steps, config.exploration,
-                              config.seed) if self.acts else None
+        acting = ReplaySource(
+            self.envs, self.policy, self.replay, config.batch_size - self.from_log, self.method.noises,
+            Exploration(config.random_steps, config.exploration, config.epsilon_start, config.epsilon,
+                        config.epsilon_rounds), config.replay_ratio, config.seed) if self.acts else None
         if self.logged is None:
             return acting
         return DatasetSource(self.logged, self.from_log, self.method.noises, getattr(self.method, "discount", 1.0),
-                             config.seed, acting)
+                             config.span, config.seed, acting)
 
     def next(self, step: int) -> Experience:
         batch = self.source.next(step)
@@ -127,6 +144,8 @@ class ControlSetting:
 
     def learnt(self, step: int, material: Experience, batch: Batch) -> dict[str, float]:
         raw = material.raw
+        if self.kind == "replay":
+            self.replay.learnt(batch.extra)
         if isinstance(raw, Groups) and self.normalizer:
             self.normalizer.observe(decisions(raw)[0])
         if isinstance(raw, Groups) and self.kind == "episodes":
@@ -280,9 +299,32 @@ def policy_of(method: Method[Any], config: ControlConfig, numbered: bool) -> str
     kind = config.policy
     if kind == "auto":
         kind = "categorical" if numbered else "gaussian"
-    if (kind == "categorical") != numbered:
+    if (kind in NUMBERED) != numbered:
         raise UserError(f"policy = {kind!r}: the actions of {config.task!r} are "
                         f"{'numbered' if numbered else 'numbers in a range'}")
+    if (kind == "greedy") == ("policy" in method.lr_scale):
+        raise UserError(f"policy = {kind!r}: {method_name(method)} trains " + (
+            "a policy of its own" if kind == "greedy" else "Q alone, so it acts by policy = 'greedy'"))
     return kind
+
+
+def check_replay(method: Method[Any], config: ControlConfig, numbered: bool) -> None:
+    """
+    Raises:
+        UserError: on what a replay is asked for that this method or these actions cannot take.
+    """
+    name = method_name(method)
+    if config.span > 1 and "spans" not in method.replays:
+        raise UserError(f"span = {config.span}: {name} learns from transitions of one action")
+    if config.replay != "uniform" and "priorities" not in method.replays:
+        raise UserError(f"replay = {config.replay!r}: {name} does not weigh what it learns from; must be 'uniform'")
+    if config.replay != "uniform" and config.dataset:
+        raise UserError(f"replay = {config.replay!r}: a dataset is drawn from evenly; must be 'uniform'")
+    if config.exploration and numbered:
+        raise UserError(f"exploration = {config.exploration:g}: the actions of {config.task!r} are numbered; "
+                        "random ones are the share epsilon")
+    if config.dueling and not (numbered and "q" in method.needs):
+        raise UserError(f"dueling = true: needs a method with Q of numbered actions, and {name} on "
+                        f"{config.task!r} has none")
 
 
