@@ -36,7 +36,7 @@ class MLP(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """K perceptrons in one product: x [B, sizes[0]] -> [K, B, sizes[-1]]."""
+    """K perceptrons in one product: x [B, sizes[0]], or one [K, B, sizes[0]] of each -> [K, B, sizes[-1]]."""
 
     def __init__(self, members: int, sizes: Sequence[int], activation: str, generator: torch.Generator,
                  layer_norm: bool = False) -> None:
@@ -60,7 +60,7 @@ class Ensemble(nn.Module):
         return self._through(x, [w.detach() for w in self.weights], [b.detach() for b in self.biases])
 
     def _through(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-        y = x.expand(len(weights[0]), *x.shape)
+        y = x if x.dim() == 3 else x.expand(len(weights[0]), *x.shape)
         for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
             y = torch.baddbmm(b, y, w)
             if i < len(weights) - 1:

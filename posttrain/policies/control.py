@@ -370,7 +370,7 @@ class ActionValue(nn.Module):
         return obs if self.normalizer is None else self.normalizer(obs)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        """[B, obs], [B, A] or [B] long -> [K, B], or [K, B, N]."""
+        """[B, obs], [B, A] or [B] long -> [K, B], or [K, B, N]; [K, B, obs], [K, B, A] gives each member its own."""
         if self.spaces.numbered:
             return self.every(obs)[:, torch.arange(len(action)), action]
         return self._apart(self.body(torch.cat([self._seen(obs), action], -1)))[:, :, 0]

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from posttrain import ops
 from posttrain.core import Count, Fraction, Loss, Method, Models, NonNegative, Paper, Transitions, by_kind
@@ -55,13 +56,22 @@ class TD3(Method[Transitions]):
         with torch.no_grad():
             nudge = (self.smoothing * batch.noise[:, 0]).clamp(-self.smoothing_limit, self.smoothing_limit)
             after = (models.policy_target.mode(batch.next_obs) + nudge).clamp(-1, 1)
-            value = models.q_target(batch.next_obs, after).amin(0)
+            value = self.worth_after(models, batch, after)
             target = ops.td_target(batch.reward, batch.terminated, value, self.discount)  # [B]
         q = models.q(batch.obs, batch.action)  # [K, B]
         loss = Loss(q=batch.mean(((q - target) ** 2).sum(0))).log(value=batch.mean(q[0]))
         if "policy" in self.moves(models):
-            loss.add(policy=batch.mean(-models.q.fixed(batch.obs, models.policy.mode(batch.obs))[0]))
+            loss.add(policy=batch.mean(self.cost(models, batch)))
         return loss
+
+    def worth_after(self, models: Models, batch: Transitions, action: Tensor) -> Tensor:
+        """What the target takes s' to be worth with that action, [B]."""
+        worth: Tensor = models.q_target(batch.next_obs, action).amin(0)
+        return worth
+
+    def cost(self, models: Models, batch: Transitions) -> Tensor:
+        """What π is to bring down in each row, [B]."""
+        return -models.q.fixed(batch.obs, models.policy.mode(batch.obs))[0]
 
     def after_step(self, models: Models, metrics: Mapping[str, float]) -> None:
         if "policy" in self.moves(models):
