@@ -18,7 +18,16 @@ from posttrain.data.replay.prioritized import PrioritizedReplay
 from posttrain.data.replay.uniform import Replay
 from posttrain.evaluate.intervals import mean_interval
 from posttrain.nets.mlp import Normalizer
-from posttrain.policies.control import KINDS, NUMBERED, ActionValue, ControlPolicy, Greedy, StateValue, Temperature, decisions
+from posttrain.policies.control import (
+    KINDS,
+    NUMBERED,
+    ActionValue,
+    ControlPolicy,
+    Greedy,
+    StateValue,
+    Temperature,
+    decisions,
+)
 from posttrain.rollout.environments import Environments, make, play, spaces_of
 from posttrain.rollout.replayed import Exploration, ReplaySource
 from posttrain.rollout.segments import EpisodeSource, SegmentSource
