@@ -22,7 +22,7 @@ from posttrain.core import Batch, Score
 from posttrain.core.errors import UserError
 from posttrain.core.policy import Predictions
 from posttrain.data.steps import Spaces, Steps
-from posttrain.nets.mlp import MLP, Ensemble, Normalizer
+from posttrain.nets.mlp import MLP, Dropout, Ensemble, Normalizer
 from posttrain.policies.export import new_folder
 
 LOG_STD = (-5.0, 2.0)  # of a squashed Gaussian
@@ -369,15 +369,15 @@ class ActionValue(nn.Module):
     def _seen(self, obs: Tensor) -> Tensor:
         return obs if self.normalizer is None else self.normalizer(obs)
 
-    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+    def forward(self, obs: Tensor, action: Tensor, dropout: Dropout | None = None) -> Tensor:
         """[B, obs], [B, A] or [B] long -> [K, B], or [K, B, N]; [K, B, obs], [K, B, A] gives each member its own."""
         if self.spaces.numbered:
             return self.every(obs)[:, torch.arange(len(action)), action]
-        return self._apart(self.body(torch.cat([self._seen(obs), action], -1)))[:, :, 0]
+        return self._apart(self.body(torch.cat([self._seen(obs), action], -1), dropout))[:, :, 0]
 
-    def fixed(self, obs: Tensor, action: Tensor) -> Tensor:
+    def fixed(self, obs: Tensor, action: Tensor, dropout: Dropout | None = None) -> Tensor:
         """The same with gradient to the action alone, for a policy to climb."""
-        return self._apart(self.body.fixed(torch.cat([self._seen(obs), action], -1)))[:, :, 0]
+        return self._apart(self.body.fixed(torch.cat([self._seen(obs), action], -1), dropout))[:, :, 0]
 
     def every(self, obs: Tensor) -> Tensor:
         """Of every numbered action: [B, obs] -> [K, B, actions], or [K, B, actions, N]."""

@@ -18,12 +18,12 @@ def test_target_by_hand() -> None:
                     q=Numbered([[[1.0, 7.0], [2.0, 1.5], [4.0, 3.0], [0.0, 1.0]]]),
                     q_target=Numbered([[[0, 0], [0, 0], [5.0, 6.0], [9.0, 8.0]]]))
     batch = table_transitions([1.0, 2.0], [False, False], noises=0).replace(action=torch.tensor([0, 1]))
-    assert DoubleDQN(discount=0.5).prepare(models, batch).extra["target"].tolist() == [3.5, 6.0]
-    assert DQN(discount=0.5).prepare(models, batch).extra["target"].tolist() == [4.0, 6.5]
+    assert DoubleDQN(discount=0.5).target(models, batch).tolist() == [3.5, 6.0]
+    assert DQN(discount=0.5).target(models, batch).tolist() == [4.0, 6.5]
 
 
 def test_is_dqn_where_both_networks_are_one() -> None:
     q = Numbered(torch.randn(1, 4, 3, dtype=torch.float64))
     models = Models({"updates": 0.0}, policy=None, q=q, q_target=q)
     batch = table_transitions([1.0, 2.0], [False, False], noises=0).replace(action=torch.tensor([0, 1]))
-    assert torch.equal(DoubleDQN().prepare(models, batch).extra["target"], DQN().prepare(models, batch).extra["target"])
+    assert torch.equal(DoubleDQN().target(models, batch), DQN().target(models, batch))
