@@ -42,7 +42,8 @@ def test_half_of_a_batch_is_logged(tmp_path: Path) -> None:
 
     from posttrain.data.dataset import write_dataset
 
-    write_dataset(tmp_path, gym.make("Pendulum-v1"), "random", record("Pendulum-v1", at_random, 0, episodes=1), "", None)
+    logged = record("Pendulum-v1", at_random, 0, episodes=1)
+    write_dataset(tmp_path, gym.make("Pendulum-v1"), "random", logged, "a test's", None)
     options = {name: x for name, x in RLPD.defaults["control"].items() if name != "width"}
     config = ControlConfig(task="Pendulum-v1", width=8, dataset=(str(tmp_path),), seed=1,
                            **{**options, "batch_size": 10, "random_steps": 30})
