@@ -57,6 +57,7 @@ class Method(Generic[B]):
     couples_rows: ClassVar[bool] = False  # True: the loss mixes rows of a unit, so a micro-batch keeps units whole
     couples_decisions: ClassVar[bool] = True  # False: once prepared, each decision may be a row and a unit of its own
     noises: ClassVar[int] = 0  # K of `Transitions.noise`
+    replays: ClassVar[Collection[str]] = ()  # of "spans" and "priorities": what of `Transitions` its loss heeds
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = by_kind()
 
     epochs: Count = 1  # μ; passes over each batch
