@@ -1,0 +1,74 @@
+"""What picture policies learn from: groups of pictures of one label each, with what each is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from posttrain.core import Groups
+from posttrain.core.errors import unknown
+from posttrain.core.seeds import derive
+from posttrain.policies.denoising import DenoisingPolicy
+from posttrain.policies.digits import Judge
+from posttrain.rewards import pictures
+
+Reward = Callable[[Tensor, Tensor], Tensor]  # pictures [B, D], labels [B] -> [B]
+PREFIX = "digits/"
+PROPERTIES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    name: getattr(pictures, name) for name in ("brightness", "symmetry", "compressibility", "incompressibility")}
+TASKS = tuple(PREFIX + name for name in ("classifier", *PROPERTIES))
+
+
+def reward_of(task: str, judge: Judge) -> Reward:
+    """The reward that a task names; `digits/classifier` is the probability that the judge gives to the label.
+
+    Raises:
+        UserError: on an unknown name.
+    """
+    if task not in TASKS:
+        unknown("task", task, TASKS)
+    name = task.removeprefix(PREFIX)
+    if name == "classifier":
+        return lambda picture, label: judge.probabilities(picture).gather(1, label[:, None])[:, 0]
+    return lambda picture, label: PROPERTIES[name](picture)
+
+
+class PictureSource:
+    """`prompts` labels a step, `samples` pictures of each: the groups.  A step's noise depends on its number alone."""
+
+    def __init__(self, policy: DenoisingPolicy, reward: Reward, prompts: int, samples: int, shared_start: bool,
+                 drawn: str, seed: int) -> None:
+        """shared_start: a group begins as one noise.  drawn: "every" step, or "one" of each group's, not its last."""
+        self.policy, self.reward, self.prompts, self.samples, self.seed = policy, reward, prompts, samples, seed
+        self.shared_start, self.drawn = shared_start, drawn
+
+    def next(self, step: int) -> Groups:
+        """The batch of this step (from 0), made with weights that have seen `step` updates."""
+        generator = torch.Generator().manual_seed(derive(self.seed, "rollout", step))
+        policy, rows = self.policy, self.prompts * self.samples
+        labels = policy.net.labels
+        rounds = -(-self.prompts // labels)  # every label once before any twice
+        chosen = torch.cat([torch.randperm(labels, generator=generator) for _ in range(rounds)])[:self.prompts]
+        unit = torch.arange(self.prompts).repeat_interleave(self.samples)
+        noise = torch.randn(rows, policy.steps + 1, policy.net.size, generator=generator)
+        if self.shared_start:
+            noise[:, 0] = noise[::self.samples, 0][unit]
+        made = policy.sample(chosen[unit], noise, self._drawn(unit, generator))
+        told = made.trajectories
+        time = (torch.arange(policy.steps) + torch.rand(rows, policy.steps, generator=generator)) / policy.steps
+        payload = replace(told, time=time.clamp(1e-4, 1 - 1e-4),
+                          noise=torch.randn(told.noise.shape, generator=generator))
+        return Groups(payload=payload, mask=made.mask, unit=unit, version=torch.full(made.mask.shape, step),
+                      logp_behaviour=made.log_prob, reward=self.reward(told.picture, told.label),
+                      finished=torch.ones(rows, dtype=torch.bool), limit=policy.steps)
+
+    def _drawn(self, unit: Tensor, generator: torch.Generator) -> Tensor:
+        """[B, S] bool."""
+        steps = self.policy.steps
+        if self.drawn == "every":
+            return torch.ones(len(unit), steps, dtype=torch.bool)
+        which = torch.randint(max(1, steps - 1), (self.prompts,), generator=generator)
+        return torch.arange(steps) == which[unit][:, None]
