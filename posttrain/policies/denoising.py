@@ -81,7 +81,7 @@ class DenoisingPolicy(nn.Module, ABC):
         """
         x, rows = noise[:, 0], len(label)
         drawn = torch.ones(rows, self.steps, dtype=torch.bool) if drawn is None else drawn
-        states, afters, logps, masks = [], [], [], []
+        states, afters, logps, masks = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
         for k in range(self.steps):
             mean, std = self.transition(x, torch.full((rows,), k), label, drawn[:, k])
             after = mean + std[:, None] * noise[:, k + 1]

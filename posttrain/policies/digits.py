@@ -140,6 +140,6 @@ def _train(net: nn.Module, data: Digits, loss: Callable[[Tensor, Tensor], Tensor
     with one_thread():
         for _ in range(updates):
             rows = draw()
-            loss(data.picture[rows], data.label[rows]).backward()  # type: ignore[no-untyped-call]
+            loss(data.picture[rows], data.label[rows]).backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -10,6 +10,8 @@ first step, where t = 1 would make σ infinite, 1 − t is taken at the second s
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -30,13 +32,14 @@ class FlowPolicy(DenoisingPolicy):
         return Step(x - drift * width, std[:, 0] * width**0.5)
 
     def deviation(self, step: Tensor) -> Tensor:
-        return self._sigma(step, torch.get_default_dtype()) * self.steps**-0.5
+        return self._sigma(step, torch.get_default_dtype()) / math.sqrt(self.steps)
 
     def _sigma(self, step: Tensor, dtype: torch.dtype) -> Tensor:
         """σ of each step [n]."""
         t = 1 - step.to(dtype) / self.steps
         rest = torch.where(step == 0, 1 / self.steps, 1 - t)
-        return self.spread * (t / rest).sqrt()
+        sigma: Tensor = self.spread * (t / rest).sqrt()
+        return sigma
 
     def noised(self, picture: Tensor, time: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         t = time[:, None]

@@ -121,7 +121,7 @@ class PictureConfig(Config):
     shared_start: bool = False  # the pictures of a group begin as the same noise
     drawn: Literal["every", "one"] = "every"  # steps that are drawn: all, or one of each group's, the rest computed
 
-    lr: Positive = 3e-4  # AdamW's learning rate at the start
+    lr: Positive = 1e-3  # AdamW's learning rate at the start
     betas: tuple[float, float] = (0.9, 0.999)  # AdamW's averages
     threads: Natural = 1  # CPU threads; small networks are slower on more
     eval_pictures: Count = 200  # in each evaluation, from noise that training never sees
