@@ -37,7 +37,7 @@ def toy_pictures(kind: str = "flow", seed: int = 0, dtype: torch.dtype = torch.f
                  prompts: int = 3, samples: int = 4) -> Groups:
     """Groups that the toy policy of that kind made, rewarded by the mean of each picture."""
     source = PictureSource(toy_policy(kind, dtype=torch.float32), lambda picture, label: picture.mean(1), prompts,
-                           samples, False, drawn, seed)
+                           samples, seed, drawn=drawn)
     batch = source.next(0)
     told: Any = batch.payload
     payload = replace(told, **{n: x.to(dtype) for n, x in vars(told).items() if x.is_floating_point()})

@@ -112,9 +112,12 @@ class DenoisingPolicy(nn.Module, ABC):
         logp = over(batch, log_density(after, mean, std))
         return Score(logp, over(batch, std.log() + 0.5 * math.log(2 * math.pi * math.e)) if entropy else None)
 
-    def means(self, batch: Batch) -> Tensor:
-        """What each step would be without its noise, [n, D] of the batch's n masked decisions, with gradient."""
-        return self._steps(batch).mean
+    def step_kl(self, other: DenoisingPolicy, batch: Batch) -> Tensor:
+        """KL of each step to another policy's, mean_D (μ − μ')² / 2σ², [B, T]; its gradient is the first's alone."""
+        mean, std = self._steps(batch)
+        with torch.no_grad():
+            theirs = other._steps(batch).mean
+        return over(batch, ((mean - theirs) ** 2).mean(1) / (2 * std**2))
 
     def deviations(self, batch: Batch) -> Tensor:
         """The standard deviation of each step's noise, [B, T]; 0 where masked."""
@@ -125,11 +128,22 @@ class DenoisingPolicy(nn.Module, ABC):
 
         What the policy was pretrained to raise: a bound on the picture's likelihood, up to a weight.
         """
+        said, target = self._said(batch)
+        return over(batch, -((said - target) ** 2).mean(1))
+
+    def drift(self, other: DenoisingPolicy, batch: Batch) -> Tensor:
+        """mean_D (net − net')² at the same draws, [B, T]; its gradient is the first's alone."""
+        with torch.no_grad():
+            theirs, _ = other._said(batch)
+        return over(batch, ((self._said(batch)[0] - theirs) ** 2).mean(1))
+
+    def _said(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the net says of the finished pictures at each masked decision's draw, and what it should, [n, D]."""
         told, mask = payload(batch), batch.mask
-        rows = mask.nonzero()[:, 0]
-        time = told.time[mask]
+        rows, time = mask.nonzero()[:, 0], told.time[mask]
         x, target = self.noised(told.picture[rows], time, told.noise[mask])
-        return over(batch, -((self.net(x, time, told.label[rows]) - target) ** 2).mean(1))
+        said: Tensor = self.net(x, time, told.label[rows])
+        return said, target
 
     def _steps(self, batch: Batch) -> Step:
         told, mask = payload(batch), batch.mask

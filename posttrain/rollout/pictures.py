@@ -11,6 +11,7 @@ from torch import Tensor
 from posttrain.core import Groups
 from posttrain.core.errors import unknown
 from posttrain.core.seeds import derive
+from posttrain.data.trajectories import Trajectories
 from posttrain.policies.denoising import DenoisingPolicy
 from posttrain.policies.digits import Judge
 from posttrain.rewards import pictures
@@ -39,11 +40,14 @@ def reward_of(task: str, judge: Judge) -> Reward:
 class PictureSource:
     """`prompts` labels a step, `samples` pictures of each: the groups.  A step's noise depends on its number alone."""
 
-    def __init__(self, policy: DenoisingPolicy, reward: Reward, prompts: int, samples: int, shared_start: bool,
-                 drawn: str, seed: int) -> None:
-        """shared_start: a group begins as one noise.  drawn: "every" step, or "one" of each group's, not its last."""
+    def __init__(self, policy: DenoisingPolicy, reward: Reward, prompts: int, samples: int, seed: int, *,
+                 shared_start: bool = False, drawn: str = "every", step_share: float = 1.0) -> None:
+        """shared_start: a group begins as one noise.  drawn: "every" step, or "one" of each group's, not its last.
+
+        step_share: of each row's drawn steps that are learnt from, at random, one at least.
+        """
         self.policy, self.reward, self.prompts, self.samples, self.seed = policy, reward, prompts, samples, seed
-        self.shared_start, self.drawn = shared_start, drawn
+        self.shared_start, self.drawn, self.step_share = shared_start, drawn, step_share
 
     def next(self, step: int) -> Groups:
         """The batch of this step (from 0), made with weights that have seen `step` updates."""
@@ -58,12 +62,25 @@ class PictureSource:
             noise[:, 0] = noise[::self.samples, 0][unit]
         made = policy.sample(chosen[unit], noise, self._drawn(unit, generator))
         told = made.trajectories
-        time = (torch.arange(policy.steps) + torch.rand(rows, policy.steps, generator=generator)) / policy.steps
-        payload = replace(told, time=time.clamp(1e-4, 1 - 1e-4),
-                          noise=torch.randn(told.noise.shape, generator=generator))
-        return Groups(payload=payload, mask=made.mask, unit=unit, version=torch.full(made.mask.shape, step),
-                      logp_behaviour=made.log_prob, reward=self.reward(told.picture, told.label),
-                      finished=torch.ones(rows, dtype=torch.bool), limit=policy.steps)
+        return Groups(payload=self._frozen(told, unit, generator), mask=self._learnt(made.mask, generator), unit=unit,
+                      version=torch.full(made.mask.shape, step), logp_behaviour=made.log_prob,
+                      reward=self.reward(told.picture, told.label), finished=torch.ones(rows, dtype=torch.bool),
+                      limit=policy.steps)
+
+    def _frozen(self, made: Trajectories, unit: Tensor, generator: torch.Generator) -> Trajectories:
+        """With draws of time, even over (0, 1) in as many strata as steps, and of noise: the same for a whole group."""
+        steps, size = self.policy.steps, self.policy.net.size
+        time = (torch.arange(steps) + torch.rand(self.prompts, steps, generator=generator)) / steps
+        noise = torch.randn(self.prompts, steps, size, generator=generator)
+        return replace(made, time=time.clamp(1e-4, 1 - 1e-4)[unit], noise=noise[unit])
+
+    def _learnt(self, mask: Tensor, generator: torch.Generator) -> Tensor:
+        """[B, S] bool: of the drawn steps, those that are learnt from."""
+        if self.step_share == 1:
+            return mask
+        order = torch.rand(mask.shape, generator=generator).masked_fill(~mask, torch.inf).argsort(1).argsort(1)
+        wanted = (mask.sum(1, keepdim=True) * self.step_share).round().clamp(min=1)
+        return mask & (order < wanted)
 
     def _drawn(self, unit: Tensor, generator: torch.Generator) -> Tensor:
         """[B, S] bool."""

@@ -120,6 +120,7 @@ class PictureConfig(Config):
     spread: NonNegative | None = None  # noise of its steps: flow, a of the SDE; diffusion, η; none: 0.7 and 1
     shared_start: bool = False  # the pictures of a group begin as the same noise
     drawn: Literal["every", "one"] = "every"  # steps that are drawn: all, or one of each group's, the rest computed
+    step_share: Fraction = 1.0  # of a picture's drawn steps that are learnt from, at random, one at least
 
     lr: Positive = 1e-3  # AdamW's learning rate at the start
     betas: tuple[float, float] = (0.9, 0.999)  # AdamW's averages

@@ -54,8 +54,9 @@ class PictureSetting:
             raise UserError(f"spread = {self.spread:g}: must be > 0, so that steps are decisions"
                             f"{', and ≤ 1' * (config.policy == 'digits-ddpm')}")
         self.policy = load_policy(config.policy, steps=config.denoising_steps, spread=self.spread)
-        self.source = PictureSource(self.policy, self.reward, config.prompts, config.samples, config.shared_start,
-                                    config.drawn, config.seed)
+        self.source = PictureSource(self.policy, self.reward, config.prompts, config.samples, config.seed,
+                                    shared_start=config.shared_start, drawn=config.drawn,
+                                    step_share=config.step_share)
         self.notes: tuple[str, ...] = ()
         self.facts = {"spread_used": self.spread, "judge_accuracy": self.judge.accuracy}
         labels = torch.arange(config.eval_pictures) % self.policy.net.labels
@@ -128,11 +129,13 @@ class PictureSetting:
     def describe(self, method: Method[Any]) -> list[tuple[str, str]]:
         config = self.config
         rows = config.prompts * config.samples
-        which = "each" if config.drawn == "every" else "one step of each group"
+        which = ("each" if config.drawn == "every" else "one of each group’s") + " drawn"
+        if config.step_share < 1:
+            which += f" and {100 * config.step_share:g}% of those learnt"
         trained = sum(p.numel() for p in self.policy.parameters())
         return [
             ("batch", f"{config.prompts} labels × {config.samples} samples = {rows} pictures of "
-                      f"{config.denoising_steps} denoising steps, {which} drawn, a step; {updates(method)}"),
+                      f"{config.denoising_steps} denoising steps, {which}, a step; {updates(method)}"),
             ("clip unit", f"one {self.policy.decision}, log-probabilities a mean over {self.policy.net.size} pixels"
                           f"{_clip(method)}"),
             ("policy", f"{config.policy}: {trained / 1e6:.2f}M trained weights, spread {self.spread:g}, fp32"),
