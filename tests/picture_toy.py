@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,11 @@ from toy import Recording
 
 from posttrain.core import Groups, Method
 from posttrain.core.seeds import derive
+from posttrain.data.trajectories import Trajectories
 from posttrain.nets.denoiser import Denoiser
 from posttrain.policies.denoising import DenoisingPolicy
 from posttrain.policies.digits import KINDS
+from posttrain.policies.flow import FlowPolicy
 from posttrain.rollout.pictures import PictureSource
 from posttrain.train import learner as train
 from posttrain.train.loop import Pace
@@ -56,6 +59,37 @@ class FreeNet(nn.Module):
         """t of step k is 1 − k / S."""
         step = ((1 - t) * len(self.values)).round().long().clamp(max=len(self.values) - 1)
         return self.values[step][:, None].expand_as(x)
+
+
+def free_flow(first: float, second: float) -> FlowPolicy:
+    """Two steps, a = 1, one pixel, v = `first` and then `second`.
+
+    Step 0, at t = 1: μ = ½ x − ½ v, σ² Δ = 1.  Step 1, at t = ½: μ = ½ x − ¾ v, σ² Δ = ½.
+    """
+    net: Any = FreeNet(torch.tensor([first, second], dtype=torch.float64))
+    return FlowPolicy(net, 2, 1.0)
+
+
+def hand_pictures(reward: Sequence[float], mask: Sequence[Sequence[int]], group: Sequence[int] | None = None) -> Groups:
+    """Rows of two steps of one pixel for a `free_flow`, odd rows alike and even rows alike.
+
+    At v = 0 what was drawn lies ½ above and 1 above the means on even rows, ½ below and 0 above on odd ones; pictures
+    are 1 and 3, and the frozen draws have τ = 1, ½ and ε = 2, 0, so ε − x_0 is 1, −1 on even rows and −1, −3 on odd.
+    """
+    rows = len(reward)
+    f64 = torch.float64
+    odd = torch.arange(rows) % 2
+    state = torch.tensor([[2.0, 4.0]], dtype=f64).expand(rows, 2)
+    after = torch.tensor([[1.5, 3.0], [0.5, 2.0]], dtype=f64)[odd]
+    picture = torch.tensor([1.0, 3.0], dtype=f64)[odd]
+    payload = Trajectories(state[..., None], after[..., None], torch.arange(2).expand(rows, 2),
+                           torch.zeros(rows, dtype=torch.long), picture[:, None],
+                           torch.tensor([[1.0, 0.5]], dtype=f64).expand(rows, 2),
+                           torch.tensor([[2.0, 0.0]], dtype=f64).expand(rows, 2)[..., None])
+    owned = torch.tensor(mask, dtype=torch.bool)
+    return Groups(payload=payload, mask=owned, unit=torch.tensor(group or [0] * rows),
+                  version=torch.zeros(owned.shape, dtype=torch.long), logp_behaviour=torch.zeros(rows, 2, dtype=f64),
+                  reward=torch.tensor(reward, dtype=f64), finished=torch.ones(rows, dtype=torch.bool), limit=2)
 
 
 class PictureLearner:

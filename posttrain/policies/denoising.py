@@ -67,7 +67,7 @@ class DenoisingPolicy(nn.Module, ABC):
         """A picture [n, D] with noise added, and what the net should say of it, both [n, D]."""
 
     @abstractmethod
-    def deviation(self, step: Tensor) -> Tensor:
+    def deviation(self, step: Tensor, dtype: torch.dtype) -> Tensor:
         """The standard deviation of what a drawn step [n] adds, [n]."""
 
     # ------------------------------------------------------------------ sampling
@@ -121,7 +121,8 @@ class DenoisingPolicy(nn.Module, ABC):
 
     def deviations(self, batch: Batch) -> Tensor:
         """The standard deviation of each step's noise, [B, T]; 0 where masked."""
-        return over(batch, self.deviation(payload(batch).step[batch.mask]))
+        told = payload(batch)
+        return over(batch, self.deviation(told.step[batch.mask], told.state.dtype))
 
     def fit(self, batch: Batch) -> Tensor:
         """−mean_D (net − target)² of the finished picture at each decision's frozen draw, [B, T]; 0 where masked.

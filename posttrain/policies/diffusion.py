@@ -42,8 +42,8 @@ class DiffusionPolicy(DenoisingPolicy):
         rest = (1 - there - std**2).clamp(min=0).sqrt()
         return Step(there.sqrt() * picture + rest * noise, std[:, 0])
 
-    def deviation(self, step: Tensor) -> Tensor:
-        return self._sigma(*self._kept(step, torch.get_default_dtype()))
+    def deviation(self, step: Tensor, dtype: torch.dtype) -> Tensor:
+        return self._sigma(*self._kept(step, dtype))
 
     def _kept(self, step: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """ᾱ before and after each step."""

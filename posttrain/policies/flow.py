@@ -31,8 +31,8 @@ class FlowPolicy(DenoisingPolicy):
         drift = velocity + std**2 / (2 * t) * (x + (1 - t) * velocity)
         return Step(x - drift * width, std[:, 0] * width**0.5)
 
-    def deviation(self, step: Tensor) -> Tensor:
-        return self._sigma(step, torch.get_default_dtype()) / math.sqrt(self.steps)
+    def deviation(self, step: Tensor, dtype: torch.dtype) -> Tensor:
+        return self._sigma(step, dtype) / math.sqrt(self.steps)
 
     def _sigma(self, step: Tensor, dtype: torch.dtype) -> Tensor:
         """σ of each step [n]."""
