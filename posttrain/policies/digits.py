@@ -38,7 +38,7 @@ CLASSIFIER = "digits-classifier"
 SEED = 0
 WIDTH, BLOCKS, STEPS = 192, 2, 10  # of the denoiser, and of its sampler unless told otherwise
 BATCH, LR = 256, 1e-3  # Adam's
-UPDATES = {"digits-flow": 150, "digits-ddpm": 450}
+UPDATES = {"digits-flow": 150, "digits-ddpm": 120}
 JUDGE_WIDTH, JUDGE_UPDATES, JUDGE_NOISE = 128, 600, 0.3  # the classifier sees pictures with this much noise added
 
 

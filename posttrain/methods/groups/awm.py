@@ -7,7 +7,7 @@
 
 A step's likelihood asks the net to match a noisy picture; the pretraining loss asks for the clean one, which is the
 same in the mean and varies less.  The steps that were drawn are not read, only the picture: old, new and reference
-score it at the same frozen draws.  For a diffusion the net says ε, which then stands for ε − x_0.
+score it at the same frozen draws.  A diffusion has its own x_τ and v in their place.
 
 Deviations: τ is even over (0, 1) in as many strata as the sampler has steps, where the authors take the sampler's own
 times; a group shares its draws.  f has no weight of τ (their released one tempers large errors).  Their second

@@ -19,7 +19,7 @@ from posttrain.core import Fraction, Groups, Loss, Method, Models, NonNegative, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class LOOP(Method[Groups]):
+class LoopDiffusion(Method[Groups]):
     paper = Paper("2503.00897", "Gupta et al., 2025", parent="rloo")
 
     clip_low: Fraction = 1e-4  # ε_low, per step; DDPO's

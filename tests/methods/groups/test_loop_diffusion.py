@@ -7,7 +7,7 @@ from picture_toy import PictureLearner, toy_pictures, toy_policy
 from toy import table_groups
 from worked import close, f64, learn, ln
 
-from posttrain.methods.groups.loop_diffusion import LOOP
+from posttrain.methods.groups.loop_diffusion import LoopDiffusion
 from posttrain.methods.groups.rloo import RLOO
 
 
@@ -15,7 +15,7 @@ def test_clips_each_step_and_sums_them() -> None:
     # Rewards 0 and 2: Â = ∓2.  Ratios ½ and 1½, range [0.8, 1.2]: L = −½ · 2 (−0.8 − 1.5 + 0.5 + 1.2) = 0.6;
     # dL/dlog π = −½ ρ Â where not clipped.
     batch = table_groups([0, 2], [[1, 1], [1, 1]], logp_old=f64([[0, 0]] * 2))
-    metrics, _, gradient = learn(LOOP(clip_low=0.2, clip_high=0.2), batch, ln([[0.5, 1.5]] * 2))
+    metrics, _, gradient = learn(LoopDiffusion(clip_low=0.2, clip_high=0.2), batch, ln([[0.5, 1.5]] * 2))
     close(metrics["loss/policy"], 0.6)
     close(gradient, [[0, 1.5], [-0.5, 0]])
 
@@ -23,7 +23,7 @@ def test_clips_each_step_and_sums_them() -> None:
 def test_one_update_is_rloo() -> None:
     batch = toy_pictures("diffusion")
     gradients = []
-    for method in (LOOP(), RLOO(kl_coef=0.0)):
+    for method in (LoopDiffusion(), RLOO(kl_coef=0.0)):
         learner = PictureLearner(method, toy_policy("diffusion"))
         learner.update(batch)
         gradients.append(learner.gradient)
