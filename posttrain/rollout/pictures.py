@@ -41,13 +41,17 @@ class PictureSource:
     """`prompts` labels a step, `samples` pictures of each: the groups.  A step's noise depends on its number alone."""
 
     def __init__(self, policy: DenoisingPolicy, reward: Reward, prompts: int, samples: int, seed: int, *,
-                 shared_start: bool = False, drawn: str = "every", step_share: float = 1.0) -> None:
+                 shared_start: bool = False, drawn: str = "every", step_share: float = 1.0,
+                 interval: float = 1.0, total: int = 1) -> None:
         """shared_start: a group begins as one noise.  drawn: "every" step, or "one" of each group's, not its last.
 
         step_share: of each row's drawn steps that are learnt from, at random, one at least.
+        interval: below 1, a group shares all noise before its last steps, and those alone are learnt: this share of
+            all steps at first, every step in the last of `total` batches.
         """
         self.policy, self.reward, self.prompts, self.samples, self.seed = policy, reward, prompts, samples, seed
         self.shared_start, self.drawn, self.step_share = shared_start, drawn, step_share
+        self.interval, self.total = interval, total
 
     def next(self, step: int) -> Groups:
         """The batch of this step (from 0), made with weights that have seen `step` updates."""
@@ -58,14 +62,24 @@ class PictureSource:
         chosen = torch.cat([torch.randperm(labels, generator=generator) for _ in range(rounds)])[:self.prompts]
         unit = torch.arange(self.prompts).repeat_interleave(self.samples)
         noise = torch.randn(rows, policy.steps + 1, policy.net.size, generator=generator)
-        if self.shared_start:
-            noise[:, 0] = noise[::self.samples, 0][unit]
+        before = policy.steps - self._last(step)
+        if self.shared_start or self.interval < 1:
+            noise[:, :before + 1] = noise[::self.samples, :before + 1][unit]
         made = policy.sample(chosen[unit], noise, self._drawn(unit, generator))
         told = made.trajectories
-        return Groups(payload=self._frozen(told, unit, generator), mask=self._learnt(made.mask, generator), unit=unit,
-                      version=torch.full(made.mask.shape, step), logp_behaviour=made.log_prob,
+        mask = self._learnt(made.mask & (torch.arange(policy.steps) >= before), generator)
+        return Groups(payload=self._frozen(told, unit, generator), mask=mask, unit=unit,
+                      version=torch.full(mask.shape, step), logp_behaviour=made.log_prob,
                       reward=self.reward(told.picture, told.label), finished=torch.ones(rows, dtype=torch.bool),
                       limit=policy.steps)
+
+    def _last(self, step: int) -> int:
+        """How many of the last steps are learnt."""
+        steps = self.policy.steps
+        if self.interval == 1:
+            return steps
+        first = max(1, round(self.interval * steps))
+        return min(steps, first + step * (steps - first + 1) // self.total)
 
     def _frozen(self, made: Trajectories, unit: Tensor, generator: torch.Generator) -> Trajectories:
         """With draws of time, even over (0, 1) in as many strata as steps, and of noise: the same for a whole group."""

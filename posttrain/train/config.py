@@ -121,6 +121,7 @@ class PictureConfig(Config):
     shared_start: bool = False  # the pictures of a group begin as the same noise
     drawn: Literal["every", "one"] = "every"  # steps that are drawn: all, or one of each group's, the rest computed
     step_share: Fraction = 1.0  # of a picture's drawn steps that are learnt from, at random, one at least
+    interval: Fraction = 1.0  # the last steps alone are learnt, this share of them at first; a group shares the others
 
     lr: Positive = 1e-3  # AdamW's learning rate at the start
     betas: tuple[float, float] = (0.9, 0.999)  # AdamW's averages

@@ -56,7 +56,7 @@ class PictureSetting:
         self.policy = load_policy(config.policy, steps=config.denoising_steps, spread=self.spread)
         self.source = PictureSource(self.policy, self.reward, config.prompts, config.samples, config.seed,
                                     shared_start=config.shared_start, drawn=config.drawn,
-                                    step_share=config.step_share)
+                                    step_share=config.step_share, interval=config.interval, total=config.steps)
         self.notes: tuple[str, ...] = ()
         self.facts = {"spread_used": self.spread, "judge_accuracy": self.judge.accuracy}
         labels = torch.arange(config.eval_pictures) % self.policy.net.labels
@@ -133,6 +133,8 @@ class PictureSetting:
         if config.step_share < 1:
             which += f" and {100 * config.step_share:g}% of those learnt"
         trained = sum(p.numel() for p in self.policy.parameters())
+        if config.interval < 1:
+            which += f", the last {100 * config.interval:g}% learnt at first and all at the end"
         return [
             ("batch", f"{config.prompts} labels × {config.samples} samples = {rows} pictures of "
                       f"{config.denoising_steps} denoising steps, {which}, a step; {updates(method)}"),
