@@ -47,6 +47,11 @@ class PictureSetting:
         if method.learns_from not in ("samples", "preferences"):
             raise UserError(f"method = {method_name(method)!r}: learns from {method.learns_from}, and a picture policy "
                             "has only its own samples")
+        if config.policy == "digits-ddpm" and config.denoising_steps == 1:
+            raise UserError("denoising_steps = 1: must be ≥ 2, the last step of 'digits-ddpm' decides nothing")
+        if config.drawn == "one" and config.interval < 1:
+            raise UserError(f"interval = {config.interval:g}: with drawn = 'one' a group has one step to learn, not an "
+                            "interval of them")
         self.judge = load_judge()
         self.reward = reward_of(config.task, self.judge)
         self.spread = NAMES[config.policy][1] if config.spread is None else config.spread
