@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from posttrain.core import Batch, Critic, Policy, Score
+from posttrain.core.method import B
 from posttrain.core.policy import Predictions
 from posttrain.rollout.engine import Engine
 
@@ -33,6 +34,13 @@ class LanguagePolicy(Policy, Protocol):
 
     def engine(self, decode: Decode) -> Engine:
         """What samples from it; the first `update` has been made."""
+        ...
+
+    def freeze(self, batch: B, seed: int) -> B:
+        """The batch with all the randomness that scoring it will need; its decisions are then what the policy scores.
+
+        A policy with an exact likelihood returns the batch as it is.
+        """
         ...
 
     def initial(self) -> Policy:

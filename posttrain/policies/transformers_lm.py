@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from posttrain.core import Batch, Critic, Policy, Score
 from posttrain.core.errors import UserError
+from posttrain.core.method import B
 from posttrain.core.policy import Predictions
 from posttrain.nets.architecture import FAMILIES
 from posttrain.policies.causal_lm import Sequences
@@ -41,6 +42,10 @@ class TransformersLM:
 
     def engine(self, decode: Decode) -> TransformersEngine:
         return TransformersEngine(self.model, decode)
+
+    def freeze(self, batch: B, seed: int) -> B:
+        """Nothing here is random."""
+        return batch
 
     def log_prob(self, batch: Batch) -> Tensor:
         return self.score(batch).log_prob
