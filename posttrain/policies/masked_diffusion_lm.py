@@ -306,8 +306,9 @@ class PretrainedMasked(MaskedDiffusionLM):
         self.folder, self.read, self.write = folder, read, write
 
     def initial(self) -> Policy:
-        if getattr(self.module, "lora", None):
-            return WithoutAdapters(self, self.module.without_lora)
+        net: Any = self.module
+        if getattr(net, "lora", None):
+            return WithoutAdapters(self, net.without_lora)
         return self._frozen(next(self.module.parameters()).dtype)
 
     def anchor(self) -> Policy:
