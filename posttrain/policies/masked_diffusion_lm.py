@@ -64,7 +64,7 @@ class Canvases(Sequences):
 
     def redrawn(self, number: int) -> Self:
         """With other masks; number 0 has these."""
-        return replace(self, seed=(self.seed + number * STRIDE) % SEEDS)
+        return replace(self, seed=(self.seed + number * STRIDE % SEEDS) % SEEDS)
 
     @property
     def spans(self) -> list[int]:
@@ -110,9 +110,10 @@ class MaskedDiffusionLM:
 
     # ------------------------------------------------------------------ frozen randomness
 
-    def freeze(self, batch: B, seed: int = 0) -> B:
+    def freeze(self, batch: B, seed: int | None = None) -> B:
         """The batch with all the randomness that scoring will need, its decisions those of the estimate.
 
+        Without a seed, as when a batch comes that nobody froze, it is scored token by token: in one step for a bound.
         `logp_behaviour` becomes what the estimate says now, before any update, of every row that was sampled; of a
         trajectory it is what the sampler recorded, which is the same number.  So the gap between the two tells how
         far the weights or the arithmetic of scoring lie from those of sampling.
@@ -121,6 +122,8 @@ class MaskedDiffusionLM:
         assert isinstance(sequences, Sequences)
         if isinstance(sequences, Canvases):
             return batch
+        estimate = self.estimate if seed is not None or self.estimate.kind != "elbo" else self.estimate._replace(
+            kind="one-step")
         width, rows = getattr(batch, "limit", batch.mask.shape[1]), len(batch)
 
         def wide(x: Tensor) -> Tensor:
@@ -133,17 +136,17 @@ class MaskedDiffusionLM:
             given, order = torch.ones(rows, dtype=torch.bool), column.expand(rows, -1)
         last = sequences.tokens.gather(1, (lengths - 1).clamp(min=0)[:, None])
         beyond = (column >= lengths[:, None]) & given[:, None]
-        stream = torch.Generator().manual_seed(derive(seed, "masks"))
+        stream = torch.Generator().manual_seed(derive(seed or 0, "masks"))
         payload = Canvases(
             sequences.prompts, sequences.prompt, sequences.tokens, lengths, sequences.temperature,
             canvas=torch.where(beyond, last, wide(sequences.tokens)),
             when=torch.where(beyond, column, wide(order)), scored=wide(batch.mask),
-            seed=torch.randint(SEEDS, (rows,), generator=stream), draw=torch.full((rows,), -1), estimate=self.estimate)
+            seed=torch.randint(SEEDS, (rows,), generator=stream), draw=torch.full((rows,), -1), estimate=estimate)
         frozen = batch.replace(payload=payload)
-        if self.estimate.kind == "trajectory":
+        if estimate.kind == "trajectory":
             return frozen
-        if self.estimate.kind == "elbo":
-            frozen = by_draws(frozen, self.estimate.draws)
+        if estimate.kind == "elbo":
+            frozen = by_draws(frozen, estimate.draws)
         with torch.no_grad():
             score = self.log_prob(frozen).to(batch.logp_behaviour.dtype)
         return frozen.replace(logp_behaviour=score.masked_fill(
@@ -182,7 +185,8 @@ class MaskedDiffusionLM:
             UserError: where a decision is a draw, which has no one prediction.
         """
         batch = self.freeze(batch)
-        if self.estimate.kind == "elbo":
+        assert isinstance(batch.payload, Canvases)
+        if batch.payload.estimate.kind == "elbo":
             raise UserError("policy: a method that learns from a bound on the likelihood compares no predictions")
         asked = ask(batch, self.net.mask_token)
         logp = self._log_softmax(asked, batch)[asked.cell.argsort()]

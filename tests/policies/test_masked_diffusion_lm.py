@@ -86,7 +86,7 @@ def test_the_bound_holds_on_average() -> None:
     batch = batch.replace(**{name: getattr(batch, name)[:, :1] for name in ("mask", "version", "logp_behaviour")},
                           limit=1, extra={})
     batch = batch.replace(payload=dataclasses.replace(sequences(batch), tokens=sequences(batch).tokens[:, :1]))
-    frozen = policy.freeze(batch)
+    frozen = policy.freeze(batch, 0)
     assert frozen.mask.shape == (1, 4000)
     with torch.no_grad():
         mean = float(policy.log_prob(frozen).mean())
@@ -175,7 +175,12 @@ def test_predictions_are_those_that_are_scored() -> None:
         torch.testing.assert_close(entropy[batch.mask], -(logp.exp() * logp).sum(1), rtol=0, atol=1e-12)
         assert (logp[:, MASK_TOKEN] < NEVER / 2).all()
     with pytest.raises(UserError, match="bound on the likelihood compares no predictions"):
-        masked_policy("elbo").predict(canvases())
+        masked_policy("elbo").predict(masked_policy("elbo").freeze(canvases(), 7))
+
+
+def test_a_batch_that_nobody_froze_is_scored_token_by_token() -> None:
+    one_step = masked_policy("one-step").log_prob(canvases())
+    assert torch.equal(masked_policy("elbo").log_prob(canvases()), one_step)
 
 
 # ------------------------------------------------------------------ methods on it
