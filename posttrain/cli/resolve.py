@@ -61,7 +61,7 @@ def resolve(name: str, given: Mapping[str, Any]) -> Plan:
     config = kind.config(**chosen)  # what the user gave is refused before a task is loaded
     if isinstance(config, LanguageConfig):
         task = _task(config)
-        config = LanguageConfig(**{**task.defaults, **chosen, "curriculum": catalog.plain_name(chooser)})
+        config = type(config)(**{**task.defaults, **chosen, "curriculum": catalog.plain_name(chooser)})
         check_used(source_kind(method.learns_from, found.name, config, task), given)
     if not config.out:
         config = dataclasses.replace(config, out=default_folder(found.name, config))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from posttrain.cli.options import Parser
 from posttrain.core import catalog, source
 from posttrain.core.errors import UserError
+from posttrain.train.config import Config
 from posttrain.train.kinds import KINDS, kind_of
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 RUN, SAMPLING, OPTIMISER, REWARDS, CHECKS = HEADINGS = (
     "run", "sampling", "optimiser", "rewards", "evaluation, checkpoints, machine")
 GROUPS = {  # the first field of each group in a class of configurations, and the group's heading
-    "policy": RUN, "prompts": SAMPLING, "lr": OPTIMISER, "lora": OPTIMISER, "verifier": REWARDS,
+    "policy": RUN, "prompts": SAMPLING, "order": SAMPLING, "lr": OPTIMISER, "lora": OPTIMISER, "verifier": REWARDS,
     "eval_every": CHECKS, "eval_problems": CHECKS, "eval_pictures": CHECKS,
 }
 
@@ -105,7 +106,7 @@ def config_groups(kind: str) -> dict[str, list[source.Field]]:
     """The options of a kind of policy under their headings; what it says of one that every kind has counts."""
     groups: dict[str, dict[str, source.Field]] = {heading: {} for heading in HEADINGS}
     heading, home = RUN, dict[str, str]()
-    for class_name in ("Config", KINDS[kind].config.__name__):
+    for class_name in [each.__name__ for each in reversed(KINDS[kind].config.__mro__) if issubclass(each, Config)]:
         for field in source.fields(catalog.PACKAGE / "train" / "config.py", class_name):
             heading = GROUPS.get(field.name, heading)
             groups[home.setdefault(field.name, heading)][field.name] = field

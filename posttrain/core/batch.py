@@ -20,7 +20,8 @@ class Payload(Protocol):
     """What only the policy opens: tokens, observations, latents, with the randomness that scoring must reuse.
 
     One whose decisions can be scored without each other also has `apart(rows, columns)`: the payload of those
-    decisions, given as indices [n] of rows and of columns, each as a row of its own.
+    decisions, given as indices [n] of rows and of columns, each as a row of its own.  One whose scores are estimates
+    with frozen randomness also has `redrawn(number)`: the same with other randomness, at 0 with its own.
     """
 
     def take(self, rows: Tensor) -> Self:
@@ -81,6 +82,11 @@ class Batch:
                     "extra": {name: own(column) for name, column in self.extra.items()}}
         return replace(self, **changed)
 
+    def redrawn(self, count: int) -> list[Self]:
+        """The batch with `count` frozen randomnesses, first its own; itself alone where the payload has but one."""
+        redrawn = getattr(self.payload, "redrawn", None)
+        return [self] if redrawn is None else [replace(self, payload=redrawn(number)) for number in range(count)]
+
     def counted(self) -> Self:
         """Fix the totals to those of the rows at hand: what `mean` divides by from here on, however it is split."""
         return replace(self, totals=self._counts())
@@ -138,7 +144,8 @@ class Groups(Batch):
     """Several answers to each prompt, or episodes from each start; a unit is a group.
 
     Columns that a source adds in `extra`: answer [B] long, which final answer a row gives, counted within its group;
-    token [B, T] long, which decision was made; given [B] bool, the row was not sampled by the policy but given;
+    token [B, T] long, which decision was made; when [B, T] long, in which pass of the sampler, where one makes
+    several; given [B] bool, the row was not sampled by the policy but given;
     process [B] in [0, 1], what a scorer of steps says, where the task has one.
     """
 

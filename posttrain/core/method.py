@@ -22,6 +22,10 @@ Material = Literal["samples", "preferences", "demonstrations", "both", "transiti
 samples beside given answers to the same prompts; or single actions of any policy, `Transitions`."""
 
 
+Likelihood = Literal["one-step", "trajectory", "elbo"]
+"""What stands for log π where a policy has no exact one: see `posttrain.policies.masked_diffusion_lm`."""
+
+
 @dataclass(frozen=True)
 class Paper:
     """Where a method comes from.
@@ -57,6 +61,8 @@ class Method(Generic[B]):
     couples_rows: ClassVar[bool] = False  # True: the loss mixes rows of a unit, so a micro-batch keeps units whole
     couples_decisions: ClassVar[bool] = True  # False: once prepared, each decision may be a row and a unit of its own
     kinds: ClassVar[tuple[str, ...]] = ()  # of policy, where it asks what not every kind can say; empty: every kind
+    likelihood: ClassVar[Likelihood] = "one-step"  # what is scored where a policy has no exact likelihood
+    redraws: ClassVar[bool] = False  # True: each pass over a batch scores it with further frozen randomness
     noises: ClassVar[int] = 0  # K of `Transitions.noise`
     replays: ClassVar[Collection[str]] = ()  # of "spans" and "priorities": what of `Transitions` its loss heeds
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = by_kind()

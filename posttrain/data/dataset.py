@@ -117,11 +117,12 @@ def read_dataset(name: str) -> Dataset:
         raise UserError(f"dataset = {name!r}: its observations are {type(seen).__name__}, not Box")
     if not isinstance(taken, (Box, Discrete)) or (isinstance(taken, Box) and not np.isfinite(taken.high).all()):
         raise UserError(f"dataset = {name!r}: its actions are {taken}; must be Discrete, or a Box with finite bounds")
-    numbered = isinstance(taken, Discrete)
-    spaces = Spaces(int(np.prod(seen.shape)), int(taken.n) if numbered else int(np.prod(taken.shape)), numbered)
+    width, numbered = int(np.prod(seen.shape)), isinstance(taken, Discrete)
+    actions = int(taken.n) if isinstance(taken, Discrete) else int(np.prod(taken.shape))
+    spaces = Spaces(width, actions, numbered)
     try:
-        episodes = [Episode(*(np.asarray(getattr(e, part)) for part in Episode._fields[:-1]))
-                    for e in data.iterate_episodes()]
+        episodes = [Episode(np.asarray(e.observations), np.asarray(e.actions), np.asarray(e.rewards),
+                            np.asarray(e.terminations), np.asarray(e.truncations)) for e in data.iterate_episodes()]
     except (OSError, KeyError, ValueError, AssertionError) as error:
         raise UserError(f"dataset = {name!r}: damaged ({type(error).__name__}: {error})") from error
     episodes = [e for e in episodes if len(e.rewards)]

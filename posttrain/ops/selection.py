@@ -17,3 +17,15 @@ def lowest(x: Tensor, k: int) -> Tensor:
     edge = x.sort().values[k - 1]
     below, at = x < edge, x == edge
     return below + at * ((k - below.sum()) / at.sum()).to(x.dtype)
+
+
+def pass_share(when: Tensor, mask: Tensor) -> Tensor:
+    """1 / (S |U_s|) for each decision of pass s, where a row has S passes and U_s are its decisions in that pass.
+
+    when [B, T] long, mask [B, T] bool -> [B, T] float64; 0 where masked; a row with decisions sums to 1.
+    """
+    assert when.shape == mask.shape, (when.shape, mask.shape)
+    together = (when[:, :, None] == when[:, None, :]) & mask[:, None, :]  # [B, T, T]
+    size = together.sum(2).clamp(min=1)
+    share = torch.where(mask, 1 / size.double(), 0.0)  # sums to S over a row
+    return share / share.sum(1, keepdim=True).round().clamp(min=1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from posttrain.core import Batch, Score
+from posttrain.core.method import B
 from posttrain.core.policy import Predictions
 from posttrain.nets.head import token_log_prob
 from posttrain.nets.precision import at_least_fp32
@@ -30,6 +31,12 @@ class Sequences:
     def take(self, rows: Tensor) -> Self:
         return replace(self, prompt=self.prompt[rows], tokens=self.tokens[rows], lengths=self.lengths[rows])
 
+    @property
+    def spans(self) -> list[int]:
+        """How many decisions each row has."""
+        spans: list[int] = self.lengths.tolist()
+        return spans
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -47,6 +54,10 @@ class CausalLM:
 
     def __init__(self, net: Transformer, tokenizer: Any, tokens_per_micro_batch: int = 2048) -> None:
         self.module, self.tokenizer, self.budget = net, tokenizer, tokens_per_micro_batch
+
+    def freeze(self, batch: B, seed: int) -> B:
+        """Nothing here is random."""
+        return batch
 
     def log_prob(self, batch: Batch) -> Tensor:
         return self.score(batch).log_prob

@@ -53,6 +53,7 @@ class FastLM(CausalLM):
         return ValueLM(net, self.split)
 
     def weights(self) -> dict[str, Tensor]:
+        """The present weights under Hugging Face's names, adapters folded in."""
         return named_weights(self.module)
 
     def save(self, target: Path) -> Path:

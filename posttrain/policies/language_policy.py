@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from posttrain.core import Batch, Critic, Policy, Score
+from posttrain.core.method import B
 from posttrain.core.policy import Predictions
 from posttrain.rollout.engine import Engine
 
@@ -35,6 +36,13 @@ class LanguagePolicy(Policy, Protocol):
         """What samples from it; the first `update` has been made."""
         ...
 
+    def freeze(self, batch: B, seed: int) -> B:
+        """The batch with all the randomness that scoring it will need; its decisions are then what the policy scores.
+
+        A policy with an exact likelihood returns the batch as it is.
+        """
+        ...
+
     def initial(self) -> Policy:
         """The policy as it was before training, frozen; with adapters at no cost in memory."""
         ...
@@ -53,10 +61,6 @@ class LanguagePolicy(Policy, Protocol):
         Raises:
             UserError: for an architecture without a fast path.
         """
-        ...
-
-    def weights(self) -> dict[str, Tensor]:
-        """The present weights under Hugging Face's names, adapters folded in."""
         ...
 
     def save(self, target: Path) -> Path:

@@ -15,9 +15,12 @@ from posttrain.nets.architecture import Unsupported, read_architecture
 from posttrain.nets.precision import compute_type
 from posttrain.policies.fast_lm import FastLM, read_transformer
 from posttrain.policies.language_policy import Adapters, LanguagePolicy
+from posttrain.policies.masked_diffusion_lm import ONE_STEP, Estimate
+from posttrain.policies.open_masked import open_masked
 from posttrain.policies.prompts import Prompter
 from posttrain.policies.transformers_lm import TransformersLM, from_folder, open_transformers
 from posttrain.rollout.engine import Engine
+from posttrain.rollout.unmasking import ONE_BY_ONE, Unmasking
 from posttrain.rollout.vllm_engine import VllmEngine
 
 EngineName = Literal["embedded", "vllm"]
@@ -41,16 +44,19 @@ class LanguageModel:
 
 
 def load_language_model(folder: Path, *, max_new_tokens: int, precision: str = "auto", lora: int = 0,
-                        seed: int = 0, tokens_per_micro_batch: int = 2048, engine: EngineName = "embedded"
-                        ) -> LanguageModel:
+                        seed: int = 0, tokens_per_micro_batch: int = 2048, engine: EngineName = "embedded",
+                        estimate: Estimate = ONE_STEP, unmasking: Unmasking = ONE_BY_ONE) -> LanguageModel:
     """A Hugging Face folder as a trainable policy with an engine.
 
     The fast path runs it where it is exact, transformers' own model where it is not; `notes` then says so.
+    One whose config.json has a `mask_token_id` is a masked-diffusion model.
     lora: rank of adapters, with α = 2 · rank; 0: every weight is trained.
     engine: what samples: the policy's own, or vLLM with a copy of its weights.
+    estimate, unmasking: how a masked-diffusion model scores and samples.
 
     Raises:
-        UserError: if the folder holds no causal language model that can be trained, or the engine cannot run it.
+        UserError: if the folder holds no causal or masked-diffusion language model that can be trained, or the engine
+            cannot run it.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -62,6 +68,12 @@ def load_language_model(folder: Path, *, max_new_tokens: int, precision: str = "
     tokenizer = from_folder(AutoTokenizer, folder)
     dtype, adapters, notes = compute_type(precision), Adapters(lora, derive(seed, "lora")), []
     policy: LanguagePolicy
+    if written.get("mask_token_id") is not None:
+        if engine != "embedded":
+            raise UserError(f"engine = {engine!r}: a masked-diffusion model samples by unmasking, in 'embedded' alone")
+        policy = open_masked(folder, written, config, tokenizer, dtype, adapters, tokens_per_micro_batch, estimate,
+                             unmasking)
+        return _around(policy, folder, max_new_tokens, written, engine, ())
     try:
         net = read_transformer(folder, read_architecture(config.to_dict()), dtype)
         policy = FastLM(net, tokenizer, tokens_per_micro_batch, folder, adapters)
@@ -69,10 +81,18 @@ def load_language_model(folder: Path, *, max_new_tokens: int, precision: str = "
         model = open_transformers(folder, dtype)
         policy = TransformersLM(model, tokenizer, tokens_per_micro_batch, folder, adapters)
         notes.append(f"{config.model_type}: no fast path ({reason}); transformers' own model runs it, slower")
-    prompter = Prompter(tokenizer, policy.context - max_new_tokens)
-    sampler: Engine = policy.engine(prompter.decode) if engine == "embedded" else VllmEngine(
-        folder, policy.weights, prompter.decode, policy.context, dtype)
-    return LanguageModel(policy, sampler, prompter, folder, stop_tokens(folder, written, tokenizer), tuple(notes))
+    return _around(policy, folder, max_new_tokens, written, engine, tuple(notes))
+
+
+def _around(policy: LanguagePolicy, folder: Path, max_new_tokens: int, written: dict[str, Any], engine: EngineName,
+            notes: tuple[str, ...]) -> LanguageModel:
+    prompter = Prompter(policy.tokenizer, policy.context - max_new_tokens)
+    sampler: Engine = policy.engine(prompter.decode)
+    if engine == "vllm":
+        assert isinstance(policy, (FastLM, TransformersLM))
+        dtype = next(policy.module.parameters()).dtype
+        sampler = VllmEngine(folder, policy.weights, prompter.decode, policy.context, dtype)
+    return LanguageModel(policy, sampler, prompter, folder, stop_tokens(folder, written, policy.tokenizer), notes)
 
 
 def stop_tokens(folder: Path, config: dict[str, Any], tokenizer: Any) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
     resolve("runs/x/final")                 a folder on this machine
     resolve("smollm2-135m")                 a folder of that name, else the packaged weights, else the hub
-    resolve("tiny-char")                    a folder of that name, else one trained here in seconds
+    resolve("tiny-char")                    a folder of that name, else one trained here in seconds; so too tiny-masked
     resolve("org/name")                     a folder of that name, else the Hugging Face hub
 
 Weights are taken as safetensors alone: a pickled checkpoint can run code when it is opened.
@@ -16,12 +16,14 @@ import re
 from pathlib import Path
 
 from posttrain.core.errors import PosttrainError, UserError, unknown
-from posttrain.policies import tiny_char
+from posttrain.policies import tiny_char, tiny_masked
 from posttrain.policies.packaged import Say, Unreachable, fetch, to_stderr
 from posttrain.policies.packaged_models import PACKAGED
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+
+MADE_HERE = {tiny_char.NAME: tiny_char.fetch, tiny_masked.NAME: tiny_masked.fetch}
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]  # never pickles, never code
@@ -43,7 +45,7 @@ def resolve(policy: str, say: Say = to_stderr) -> Path:
     if os.path.exists(local):
         return check_folder(policy, Path(local))
     if policy in names():
-        return tiny_char.fetch(say) if policy == tiny_char.NAME else _packaged(policy, say)
+        return MADE_HERE[policy](say) if policy in MADE_HERE else _packaged(policy, say)
     if _HUB_ID.fullmatch(policy):
         return check_folder(policy, _from_hub(policy, say))
     if "/" in policy or policy.startswith((".", "~")):
@@ -53,7 +55,7 @@ def resolve(policy: str, say: Say = to_stderr) -> Path:
 
 def names() -> list[str]:
     """The models that are had by name alone."""
-    return [*PACKAGED, tiny_char.NAME]
+    return [*PACKAGED, *MADE_HERE]
 
 
 def put_in_cache(name: str, say: Say = to_stderr) -> Path:
@@ -65,7 +67,7 @@ def put_in_cache(name: str, say: Say = to_stderr) -> Path:
     """
     if name not in names():
         unknown("model", name, names())
-    return tiny_char.fetch(say) if name == tiny_char.NAME else fetch(name, say)
+    return MADE_HERE[name](say) if name in MADE_HERE else fetch(name, say)
 
 
 def check_folder(policy: str, folder: Path) -> Path:

@@ -53,13 +53,13 @@ def fetch(say: Say = to_stderr) -> Path:
 def make(target: Path, say: Say = to_stderr, most_steps: int = MOST_STEPS) -> None:
     """Train the model and write it as a Hugging Face folder, which appears whole or not at all."""
     say(f"{NAME}: training it on this machine (10 to 20 seconds)")
-    config = _config()
-    net, steps = supervised(read_architecture(config.to_dict()), most_steps)
+    settings = config()
+    net, steps = supervised(read_architecture(settings.to_dict()), most_steps)
     with new_folder(target) as folder:
         weights = {name: weight.detach() for name, weight in net.named_weights()}
         save_file(to_hf(net.arch, weights), folder / "model.safetensors", metadata={"format": "pt"})
-        config.save_pretrained(folder)
-        _tokenizer().save_pretrained(folder)
+        settings.save_pretrained(folder)
+        tokenizer().save_pretrained(folder)
         seal(folder, {"model": NAME, "steps": steps, "seed": SEED, "torch": torch.__version__})
     say(f"{NAME}: ready in {target}")
 
@@ -123,26 +123,28 @@ def encode(text: str) -> list[int]:
     return [VOCABULARY[character] for character in text]
 
 
-def _config() -> Any:
+def config(vocabulary: int = len(VOCABULARY)) -> Any:
+    """The network's sizes, as transformers writes them."""
     from transformers import LlamaConfig
 
     return LlamaConfig(
-        vocab_size=len(VOCABULARY), hidden_size=WIDTH, intermediate_size=HIDDEN, num_hidden_layers=LAYERS,
+        vocab_size=vocabulary, hidden_size=WIDTH, intermediate_size=HIDDEN, num_hidden_layers=LAYERS,
         num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=CONTEXT,
         tie_word_embeddings=True, bos_token_id=None, eos_token_id=VOCABULARY[END], dtype="float32",
         architectures=["LlamaForCausalLM"])
 
 
-def _tokenizer() -> Any:
+def tokenizer(vocabulary: dict[str, int] = VOCABULARY, **special: str) -> Any:
     """Every character a token; what is not in the vocabulary becomes UNKNOWN."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    backend = Tokenizer(models.WordLevel(VOCABULARY, unk_token=UNKNOWN))
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     backend.decoder = decoders.Fuse()
     kind: Any = PreTrainedTokenizerFast
-    return kind(tokenizer_object=backend, eos_token=END, unk_token=UNKNOWN, model_max_length=CONTEXT)
+    return kind(tokenizer_object=backend, eos_token=END, unk_token=UNKNOWN, model_max_length=CONTEXT,
+                **special)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from posttrain.core import Batch, Critic, Policy, Score
 from posttrain.core.errors import UserError
+from posttrain.core.method import B
 from posttrain.core.policy import Predictions
 from posttrain.nets.architecture import FAMILIES
 from posttrain.policies.causal_lm import Sequences
@@ -41,6 +42,10 @@ class TransformersLM:
 
     def engine(self, decode: Decode) -> TransformersEngine:
         return TransformersEngine(self.model, decode)
+
+    def freeze(self, batch: B, seed: int) -> B:
+        """Nothing here is random."""
+        return batch
 
     def log_prob(self, batch: Batch) -> Tensor:
         return self.score(batch).log_prob
@@ -117,6 +122,7 @@ class TransformersLM:
 
     @torch.no_grad()
     def weights(self) -> dict[str, Tensor]:
+        """The present weights under Hugging Face's names, adapters folded in."""
         return {name: weight.detach() for name, weight in merged(self.model).items()}
 
     def save(self, target: Path) -> Path:

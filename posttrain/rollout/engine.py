@@ -56,11 +56,12 @@ class Sampling:
 class Completions:
     """Rows in the order of prompts, the samples of one prompt side by side.  R rows, N tokens at most."""
 
-    tokens: Tensor  # [R, N] long, 0 beyond a row's length
+    tokens: Tensor  # [R, N] long; beyond a row's length 0, or what else its canvas holds
     logp: Tensor  # [R, N] log-probability of each token at the sampling temperature, 0 beyond
     log_kept: Tensor  # [R, N] log p − log q: without bias the log of the mass that q may draw from; 0 where q = p
     lengths: Tensor  # [R] long
     finished: Tensor  # [R] bool: stopped by itself; False: cut off at max_new_tokens
+    when: Tensor | None = None  # [R, N] long: the pass that decided each token of a canvas; None: one after another
 
 
 def empty_completions(tokens: Tensor) -> Completions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -22,6 +22,7 @@ from posttrain.policies.prompts import Prompter
 from posttrain.rewards.scoring import Scored, Scorer
 from posttrain.rollout.engine import Engine, Sampling
 
+UNSCORED = Scored(None)
 _NUMBER = re.compile(r"(?<!\d)-?\d+(?:,\d{3})*(?:\.\d+)?", re.ASCII)
 
 
@@ -56,6 +57,8 @@ class Answer:
     scored: Scored
     logp: list[float] | None = None  # of each token as the sampler recorded it; None: the answer was given
     finished: bool = True
+    beyond: tuple[int, ...] = ()  # what a canvas holds after them
+    when: tuple[int, ...] = ()  # the pass that decided each token of a canvas
 
 
 @dataclass(frozen=True)
@@ -133,12 +136,14 @@ class Source(ABC):
 
     def _rows(self, step: int, ids: Sequence[Sequence[int]], answers: Sequence[Answer]) -> Groups:
         lengths = torch.tensor([len(a.tokens) for a in answers])
-        width = max(1, int(lengths.max()))
+        width = max(1, *(len(a.tokens) + len(a.beyond) for a in answers))
         unit, given = torch.tensor([a.prompt for a in answers]), torch.tensor([a.logp is None for a in answers])
         mask = torch.arange(width) < lengths[:, None]
-        tokens = torch.tensor([a.tokens + [0] * (width - len(a.tokens)) for a in answers])
+        tokens = torch.tensor([padded([*a.tokens, *a.beyond], width) for a in answers])
         logp = torch.tensor([(a.logp or [math.nan] * len(a.tokens)) + [0.0] * (width - len(a.tokens)) for a in answers])
-        extra = {"answer": answer_ids([a.text for a in answers], unit), "token": tokens, "given": given}
+        extra = {"answer": answer_ids([a.text for a in answers], unit), "token": tokens * mask, "given": given}
+        if any(a.when for a in answers):
+            extra["when"] = torch.tensor([padded(a.when or range(len(a.tokens)), width) for a in answers])
         steps = [a.scored.process for a in answers if a.scored.failure is None]
         if steps and None not in steps:
             extra["process"] = torch.tensor([a.scored.process or 0.0 for a in answers])
@@ -148,6 +153,12 @@ class Source(ABC):
                       reward=torch.tensor([_worth(a) for a in answers]),
                       finished=torch.tensor([a.finished for a in answers]), limit=self.sampling.max_new_tokens,
                       extra=extra)
+
+
+def padded(numbers: Iterable[int], width: int) -> list[int]:
+    """So many numbers, zeros at the end."""
+    row = list(numbers)
+    return row + [0] * (width - len(row))
 
 
 def _worth(answer: Answer) -> float:
@@ -191,15 +202,18 @@ class GroupSource(Source):
                 ) -> list[Answer]:
         stream = ("rollout", step, attempt) if attempt else ("rollout", step)
         generator = torch.Generator().manual_seed(derive(self.seed, *stream))
-        sampled: list[tuple[int, list[int], list[float], bool]] = []  # prompt, tokens, their log-prob, finished
+        sampled: list[Answer] = []
         for samples in sorted({pick.samples for pick in picks}):
             some = [i for i, pick in enumerate(picks) if pick.samples == samples]
             out = self.engine.generate([ids[i] for i in some], samples, self.sampling, generator)
-            rows = zip(out.tokens.tolist(), out.logp.tolist(), out.lengths.tolist(), out.finished.tolist(), strict=True)
-            sampled += [(some[k // samples], tokens[:n], logp[:n], finished)
-                        for k, (tokens, logp, n, finished) in enumerate(rows)]
-        sampled.sort(key=lambda row: row[0])
-        texts = [self.prompter.decode(tokens) for _, tokens, _, _ in sampled]
-        scored = self.scorer([picks[i].problem for i, *_ in sampled], texts)
-        return [Answer(first + i, text, tokens, score, logp, finished)
-                for (i, tokens, logp, finished), text, score in zip(sampled, texts, scored, strict=True)]
+            whens = [()] * len(out.tokens) if out.when is None else map(tuple, out.when.tolist())
+            rows = zip(out.tokens.tolist(), out.logp.tolist(), out.lengths.tolist(), out.finished.tolist(), whens,
+                       strict=True)
+            sampled += [Answer(some[k // samples], "", tokens[:n], UNSCORED, logp[:n], finished,
+                               tuple(tokens[n:]) if when else (), when)
+                        for k, (tokens, logp, n, finished, when) in enumerate(rows)]
+        sampled.sort(key=lambda answer: answer.prompt)
+        texts = [self.prompter.decode(answer.tokens) for answer in sampled]
+        scored = self.scorer([picks[answer.prompt].problem for answer in sampled], texts)
+        return [replace(answer, prompt=first + answer.prompt, text=text, scored=score)
+                for answer, text, score in zip(sampled, texts, scored, strict=True)]

@@ -79,6 +79,20 @@ class LanguageConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskedConfig(LanguageConfig):
+    """The options of a run that trains a masked-diffusion language model."""
+
+    policy: str = "tiny-masked"  # a known name, or a Hugging Face folder whose config.json has a mask_token_id
+    task: str = "char-addition"  # a task's name, a .jsonl file, or module:function
+
+    order: Literal["confidence", "random", "left"] = "confidence"  # which masked tokens a pass of the sampler decides
+    per_pass: Count = 1  # tokens that a pass decides
+    block: Natural = 0  # tokens of a block, filled before the next one begins; 0: the canvas is one block
+    prompt_mask: Fraction = 0.15  # one-step likelihood: probability that a prompt token is masked; 2504.12216's code
+    draws: Count = 16  # bound on the likelihood: times and masks drawn for each completion; 2510.11683, sec. 4.1
+
+
+@dataclass(frozen=True, kw_only=True)
 class ControlConfig(Config):
     """The options of a run that trains a policy to act on an environment."""
 

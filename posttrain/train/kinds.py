@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from posttrain.train.config import Config, ControlConfig, LanguageConfig, PictureConfig
+from posttrain.train.config import Config, ControlConfig, LanguageConfig, MaskedConfig, PictureConfig
 
 if TYPE_CHECKING:
     from posttrain.core import Curriculum, Method
@@ -25,6 +27,7 @@ class Kind(NamedTuple):
 
 KINDS: Mapping[str, Kind] = {
     "language": Kind(LanguageConfig, "posttrain.train.language:LanguageSetting"),
+    "masked": Kind(MaskedConfig, "posttrain.train.language:LanguageSetting"),
     "control": Kind(ControlConfig, "posttrain.train.control:ControlSetting"),
     # a log-probability is a mean over pixels, not a sum: DDPO's clip range (2305.13301, app. D)
     "pictures": Kind(PictureConfig, "posttrain.train.pictures:PictureSetting", clip=1e-4),
@@ -38,7 +41,17 @@ def kind_of(policy: str, task: str) -> str:
     """The key in KINDS; empty names are what the user left to defaults."""
     if policy in PICTURES or (not policy and task.startswith("digits/")):
         return "pictures"
-    return "control" if policy in CONTROL or (not policy and GYM_ID.fullmatch(task)) else "language"
+    if policy in CONTROL or (not policy and GYM_ID.fullmatch(task)):
+        return "control"
+    return "masked" if policy == "tiny-masked" or has_mask(Path(policy).expanduser()) else "language"
+
+
+def has_mask(folder: Path) -> bool:
+    """Whether a Hugging Face folder holds a masked-diffusion model: its config.json has a `mask_token_id`."""
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("mask_token_id") is not None
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def open_setting(method: Method[Any], config: Config, curriculum: Curriculum | None) -> Setting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,24 @@ from torch import Tensor
 from posttrain import ops
 from posttrain.core import Curriculum, Groups, Method, Policy, ProblemCurriculum, catalog
 from posttrain.core.errors import PosttrainError, UserError
+from posttrain.core.seeds import derive
 from posttrain.data.problems import ByCurriculum, InOrder, Problems, curriculum_name
 from posttrain.evaluate.accuracy import divergence, greedy_accuracy
 from posttrain.evaluate.given import given_measure
 from posttrain.evaluate.measures import Measured
+from posttrain.policies.causal_lm import Sequences
 from posttrain.policies.load import load_language_model
+from posttrain.policies.masked_diffusion_lm import Estimate
 from posttrain.policies.pretrained import resolve
 from posttrain.rewards.scoring import Scorer
 from posttrain.rollout.engine import Sampling
 from posttrain.rollout.given import BothSource, GivenSource, answer_tokens, given_answers
 from posttrain.rollout.groups import GroupSource, Rollout, Source, outcomes
+from posttrain.rollout.unmasking import Unmasking
 from posttrain.rollout.words import bad_words, logit_bias
 from posttrain.tasks import load_task
 from posttrain.tasks.task import Problem, can_score, parts_of
-from posttrain.train.config import LanguageConfig
+from posttrain.train.config import LanguageConfig, MaskedConfig
 from posttrain.train.correction import Corrected
 from posttrain.train.material import source_kind
 from posttrain.train.objective import method_name, updates, values
@@ -51,7 +56,7 @@ class LanguageSetting:
         self.model = load_language_model(
             resolve(config.policy), max_new_tokens=config.max_new_tokens, precision=config.precision,
             lora=config.lora, seed=config.seed, tokens_per_micro_batch=config.tokens_per_micro_batch,
-            engine=config.engine)
+            engine=config.engine, **masked_options(method, config))
         self.policy = self.model.policy
         self.corrected = self._corrected()
         tokenizer = self.model.prompter.tokenizer
@@ -159,7 +164,7 @@ class LanguageSetting:
         if len(rollout.batch) == 0:
             raise PosttrainError(f"step {step + 1}: the verifier failed on every completion, "
                                  f"first: {rollout.failures[0]}")
-        return rollout
+        return replace(rollout, batch=self.policy.freeze(rollout.batch, derive(self.config.seed, "freeze", step)))
 
     def learnt(self, step: int, material: Rollout, batch: Groups) -> dict[str, float]:
         self.model.engine.update()
@@ -254,6 +259,23 @@ class LanguageSetting:
                        else "their number")
 
 
+def masked_options(method: Method[Any], config: LanguageConfig) -> dict[str, Any]:
+    """How a masked-diffusion model scores and samples; nothing for others.
+
+    Raises:
+        UserError: on an option of a likelihood that the method does not use.
+    """
+    if not isinstance(config, MaskedConfig):
+        return {}
+    for option, kind in (("prompt_mask", "one-step"), ("draws", "elbo")):
+        value = getattr(config, option)
+        if kind != method.likelihood and value != getattr(MaskedConfig, option):
+            raise UserError(f"{option} = {value!r}: belongs to the {kind} likelihood, and {method_name(method)} uses "
+                            f"the {method.likelihood} one")
+    return {"estimate": Estimate(method.likelihood, config.prompt_mask, config.draws),
+            "unmasking": Unmasking(order=config.order, per_pass=config.per_pass, block=config.block)}
+
+
 def _chosen(problems: ByCurriculum) -> str:
     """Which curriculum draws from what."""
     arms = [arm.name for arm in problems.arms]
@@ -264,7 +286,8 @@ def _chosen(problems: ByCurriculum) -> str:
 def rollout_metrics(rollout: Rollout) -> dict[str, float]:
     """What the samples of one step look like, before the method leaves any of them out."""
     batch = rollout.batch
-    lengths = batch.mask.sum(1).float()
+    assert isinstance(batch.payload, Sequences)
+    lengths = batch.payload.lengths.float()
     return {"reward": float(batch.reward.mean()), "length": float(lengths.mean()),
             "finished": float(batch.finished.float().mean()), "tokens": float(lengths.sum()),
             "groups_without_signal": constant_share(batch), "reward_failures": float(len(rollout.failures)),

@@ -85,14 +85,17 @@ def update(method: Method[B], models: Models, optimizers: Mapping[str, FlatAdamW
     meter = Meter()
     with torch.no_grad():
         reused = batch.keeps_old and method.epochs * method.minibatches > 1
+        passes = batch.redrawn(method.epochs) if method.redraws else [batch]
         if reused:  # the policy moves while the batch is in use: remember where it was
-            batch = batch.replace(logp_old=measured.log_prob(batch))
-        batch = method.prepare(models, batch)
-        rows = batch if method.couples_decisions else batch.apart()
+            passes = [each.replace(logp_old=measured.log_prob(each)) for each in passes]
+        passes = [method.prepare(models, each) for each in passes]
+        batch = passes[0]
+        if not method.couples_decisions:
+            passes = [each.apart() for each in passes]
     prepared = time.perf_counter()
     gap_max = 0.0
-    for first, chosen in _minibatches(rows, method, generator):
-        part = rows.take(chosen).counted()
+    for epoch, first, chosen in _minibatches(passes[0], method, generator):
+        part = passes[epoch % len(passes)].take(chosen).counted()
         if first:
             measured.reset()
             if reused:  # packed otherwise than when it was scored, rounding would keep the ratio from being 1
@@ -119,13 +122,13 @@ def update(method: Method[B], models: Models, optimizers: Mapping[str, FlatAdamW
     return batch, metrics, {"prepare": prepared - started, "learn": time.perf_counter() - prepared}
 
 
-def _minibatches(batch: Batch, method: Method[Any], generator: torch.Generator) -> Iterator[tuple[bool, Tensor]]:
-    """(is it the first, row indices): units shuffled whole, every unit once per epoch."""
+def _minibatches(batch: Batch, method: Method[Any], generator: torch.Generator) -> Iterator[tuple[int, bool, Tensor]]:
+    """(epoch, is it the first, row indices): units shuffled whole, every unit once per epoch."""
     units = batch.unit.unique()
     for epoch in range(method.epochs):
         order = units if method.minibatches == 1 else units[torch.randperm(len(units), generator=generator)]
         for part, chosen in enumerate(order.tensor_split(method.minibatches)):
-            yield epoch == part == 0, torch.isin(batch.unit, chosen).nonzero()[:, 0]
+            yield epoch, epoch == part == 0, torch.isin(batch.unit, chosen).nonzero()[:, 0]
 
 
 def _accumulate(method: Method[Any], models: Models, batch: Batch, ranks: Ranks) -> tuple[Meter, dict[str, float]]:

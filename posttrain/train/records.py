@@ -17,17 +17,17 @@ def write_rollout(folder: Path, step: int, rollout: Rollout, batch: Groups) -> N
     """rollouts/step-N.parquet: one row a completion, per-token columns as lists."""
     sequences = batch.payload
     assert isinstance(sequences, Sequences)
-    lengths = sequences.lengths.tolist()
+    lengths, spans = sequences.lengths.tolist(), sequences.spans  # tokens, decisions
 
-    def ragged(columns: list[list[float]]) -> list[list[float]]:
-        return [row[:length] for row, length in zip(columns, lengths, strict=True)]
+    def ragged(columns: list[list[float]], ends: list[int] = spans) -> list[list[float]]:
+        return [row[:end] for row, end in zip(columns, ends, strict=True)]
 
     advantage = batch.credit.tolist() if batch.advantage is not None else [[] for _ in lengths]
     table = pa.table({
         "group": batch.unit.tolist(), "prompt": [clean(text) for text in rollout.prompts],
         "completion": [clean(text) for text in rollout.completions], "reward": batch.reward.tolist(),
         "finished": batch.finished.tolist(), "advantage": ragged(advantage),
-        "token": ragged(sequences.tokens.tolist()), "log_prob": ragged(batch.logp_behaviour.tolist()),
+        "token": ragged(sequences.tokens.tolist(), lengths), "log_prob": ragged(batch.logp_behaviour.tolist()),
         "version": ragged(batch.version.tolist()), "given": batch.extra["given"].tolist(),
     })
     temporary = folder / f".step-{step:06d}.tmp"

@@ -65,7 +65,7 @@ def test_the_same_bytes_on_any_number_of_threads(folder: Path, tmp_path: Path) -
 
 
 def test_training_lowers_the_loss() -> None:
-    arch = read_architecture(tiny_char._config().to_dict())
+    arch = read_architecture(tiny_char.config().to_dict())
     batch = tiny_char.answers_of([(str(p.prompt), p.answer) for p in load_task("char-addition").heldout(64)])
 
     def loss(steps: int) -> float:
@@ -79,7 +79,7 @@ def test_training_lowers_the_loss() -> None:
 
 def test_training_stops_when_it_knows_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny_char, "ENOUGH", 0.0)  # known from the start: the first full window is the last
-    _, done = tiny_char.supervised(read_architecture(tiny_char._config().to_dict()), 100)
+    _, done = tiny_char.supervised(read_architecture(tiny_char.config().to_dict()), 100)
     assert done == tiny_char.WINDOW
 
 

@@ -1,0 +1,57 @@
+"""d1's diffu-GRPO: GRPO for masked-diffusion language models, by a likelihood that one pass estimates.
+
+    log π(y_t)  ≈  log p(y_t | prompt with each token masked with probability p, every y masked)
+    Â_i         =  r_i − mean r                                       within the group of one prompt
+    ρ_it        =  exp( log π(y_it) − log π_old(y_it) )               under the same mask of the prompt
+    L           =  mean over tokens of [ −min( ρ Â, clip(ρ, 1 − ε, 1 + ε) Â ) + β k3 ]
+
+Every pass over a batch draws another mask of the prompt, the same for π, π_old and π_ref, so that a batch can be used
+many times (μ = 12) and each time shows the policy another view of it.
+
+Deviations: the mean is over the tokens of the whole batch; the authors' is over each device's.  Of a completion the
+tokens up to its first end token count, as in the authors' code.  The reference is the initial policy throughout; the
+authors replace it every 64 steps.  A policy that has an exact likelihood is scored by that.  p is the option
+prompt_mask of the policy.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from posttrain import ops
+from posttrain.core import Fraction, Groups, Loss, Method, Models, NonNegative, Paper
+from posttrain.core.types import Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class D1(Method[Groups]):
+    paper = Paper("2504.12216", "Zhao, Gupta, Zheng & Grover, 2025", parent="grpo")
+    redraws = True
+
+    epochs: Count = 12  # μ, passes over a batch, each with another mask; the authors' train.yaml
+    clip: Fraction = 0.5  # ε, per token; the authors' train.yaml
+    kl_coef: NonNegative = 0.04  # β, nats; the authors' train.yaml
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("policy", "reference") if self.kl_coef else ("policy",)
+
+    def prepare(self, models: Models, batch: Groups) -> Groups:
+        """Hold each completion against its own group: reward [B] -> advantage [B], not divided by the spread."""
+        batch = batch.replace(advantage=ops.group_center(batch.reward, batch.group))
+        return batch.replace(logp_ref=models.reference.log_prob(batch)) if self.kl_coef else batch
+
+    def silent(self, batch: Groups) -> Tensor:
+        """Without the KL term a group of equal rewards pulls in no direction."""
+        return torch.zeros(len(batch), dtype=torch.bool) if self.kl_coef else batch.credit.eq(0).all(1)
+
+    def loss(self, models: Models, batch: Groups) -> Loss:
+        logp = models.policy.log_prob(batch)  # [B, T]
+        ratio = batch.log_ratio(logp).exp()
+        gain, clipped = ops.clipped_gain(ratio, batch.credit, self.clip, self.clip)
+        loss = Loss(policy=batch.mean(-gain))
+        if self.kl_coef:
+            kl = ops.k3(batch.log_ratio_ref(logp))
+            loss.add(kl=batch.mean(self.kl_coef * kl)).log(kl=batch.mean(kl))
+        return loss.log(ratio=batch.mean(ratio), clipped=batch.mean(clipped))
