@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from posttrain.core.types import Count, Fraction, Natural, NonNegative, Positive, check_ranges
+from posttrain.core.types import AtLeastOne, Count, Fraction, Natural, NonNegative, Positive, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,10 @@ class LanguageConfig(Config):
     bad_words: tuple[str, ...] = ()  # texts whose tokens no sample holds in a row, with and without a space before them
     logit_bias: tuple[str, ...] = ()  # TOKEN=BIAS, added to that token's logit when sampling, not in the loss
     stop: tuple[str, ...] = ()  # texts that end a completion
+    engine: Literal["embedded", "vllm"] = "embedded"  # what samples: the policy's own engine, or vLLM beside it
+    correct: Literal["auto", "none", "truncate", "mask"] = "auto"  # weights for the sampler's gap; auto: with vllm
+    correct_limit: AtLeastOne = 2.0  # C: weights are at most this, or 0 outside 1/C … C with mask
+    cache_bytes: Natural = 0  # most that rows sampled at a time may take: keys, values, logits; 0: by the free memory
 
     lora: Natural = 0  # rank of LoRA adapters; 0: every weight is trained
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of compute; master weights are always fp32
@@ -78,10 +82,13 @@ class LanguageConfig(Config):
 class ControlConfig(Config):
     """The options of a run that trains a policy to act on an environment."""
 
-    policy: Literal["auto", "gaussian", "squashed-gaussian", "deterministic", "categorical"] = "auto"  # kind
+    policy: Literal["auto", "gaussian", "squashed-gaussian", "deterministic", "categorical",
+                    "greedy"] = "auto"  # kind
     task: str = "CartPole-v1"  # any Gymnasium id
     steps: Count = 100  # lines of metrics.jsonl, each of `rounds` batches
-    source: Literal["auto", "segments", "episodes", "replay"] = "auto"  # what a batch holds; auto: by method
+    source: Literal["auto", "segments", "episodes", "replay", "dataset"] = "auto"  # what a batch holds; auto: by method
+    dataset: tuple[str, ...] = ()  # logged transitions to learn from, a Minari folder or name; several are joined
+    dataset_share: Fraction = 1.0  # of a batch; the rest comes from a replay that acting fills
 
     envs: Count = 1  # environments that are stepped together
     horizon: Count = 2048  # segments: steps of each environment in a batch
@@ -92,10 +99,19 @@ class ControlConfig(Config):
     capacity: Count = 1_000_000  # replay: transitions kept, the newest
     random_steps: Natural = 1000  # replay: random actions before the first batch
     exploration: NonNegative = 0.0  # replay: standard deviation of noise added to actions, in halves of their range
+    epsilon: Fraction = 0.0  # replay: share of actions that are random, in the end
+    epsilon_start: Fraction = 1.0  # replay: that share at first; it falls linearly
+    epsilon_rounds: Natural = 0  # replay: batches until it has fallen
+    replay_ratio: Count = 1  # replay: batches drawn after each step of every environment
+    span: Count = 1  # replay: actions from a transition's observation to the one after, for methods that take it
+    replay: Literal["uniform", "prioritized"] = "uniform"  # how transitions are drawn
+    priority: Fraction = 0.6  # prioritized: power of a transition's surprise that it is drawn in proportion to
+    correction: Fraction = 0.4  # prioritized: power of the importance weights at first; 1 in the end
 
     width: Count = 64  # units of a hidden layer
     layers: Natural = 2  # hidden layers
     activation: Literal["tanh", "relu"] = "tanh"  # of hidden layers
+    dueling: bool = False  # Q of numbered actions: a state's value and each action's advantage, added
     normalize_obs: bool = False  # by the mean and deviation of all seen so far, saved with the policy
     normalize_reward: bool = False  # by the deviation of the discounted return so far, clipped at ± 10
     lr: Positive = 3e-4  # AdamW's learning rate at the start
