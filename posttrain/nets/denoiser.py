@@ -14,10 +14,15 @@ FREQUENCIES = 16  # of the noise level, from π to 2^5 π
 class Denoiser(nn.Module):
     """x [n, D], t [n] in [0, 1], label [n] long -> [n, D]: residual blocks, each told the time and the label."""
 
-    def __init__(self, size: int, labels: int, width: int, blocks: int, generator: torch.Generator) -> None:
-        """Weights are normal with variance 1 / inputs; the last layer and each block's second are 0."""
+    def __init__(self, size: int, labels: int, width: int, blocks: int, generator: torch.Generator,
+                 outputs: int = 0) -> None:
+        """Weights are normal with variance 1 / inputs; the last layer and each block's second are 0.
+
+        outputs: numbers that it says of each picture; 0: as many as the picture has.
+        """
         super().__init__()
         self.size, self.labels, self.width, self.blocks = size, labels, width, blocks
+        outputs = outputs or size
 
         def normal(outputs: int, inputs: int) -> nn.Parameter:
             scale: float = inputs**-0.5
@@ -28,7 +33,7 @@ class Denoiser(nn.Module):
         self.told = nn.ParameterList(normal(width, width) for _ in range(blocks))
         self.first = nn.ParameterList(normal(width, width) for _ in range(blocks))
         self.second = nn.ParameterList(nn.Parameter(torch.zeros(width, width)) for _ in range(blocks))
-        self.out, self.out_bias = nn.Parameter(torch.zeros(size, width)), nn.Parameter(torch.zeros(size))
+        self.out, self.out_bias = nn.Parameter(torch.zeros(outputs, width)), nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
         angle = t[:, None] * (math.pi * 2 ** torch.linspace(0, 5, FREQUENCIES, dtype=t.dtype))

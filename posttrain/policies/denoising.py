@@ -176,6 +176,27 @@ class DenoisingPolicy(nn.Module, ABC):
         return target
 
 
+class PictureValue(nn.Module):
+    """V(x_t, t, label): what a picture half made will be worth; 0 at first."""
+
+    def __init__(self, size: int, labels: int, steps: int, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.net, self.steps = Denoiser(size, labels, width, 1, generator, outputs=1), steps
+
+    @property
+    def module(self) -> nn.Module:
+        return self
+
+    def values(self, batch: Batch) -> Tensor:
+        told, mask = payload(batch), batch.mask
+        t = 1 - told.step[mask].to(told.state.dtype) / self.steps
+        return over(batch, self.net(told.state[mask], t, told.label[mask.nonzero()[:, 0]])[:, 0])
+
+    def after(self, batch: Batch) -> Tensor:
+        """Every picture is finished and graded as it stands."""
+        return payload(batch).picture.new_zeros(len(batch))
+
+
 def log_density(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Mean over D of log N(x; mean, std²): x, mean [n, D], std [n] -> [n]."""
     z2 = ((x - mean) / std[:, None]) ** 2

@@ -5,6 +5,7 @@ metrics.jsonl       one object a step, the same bytes for the same seed
 timing.jsonl        one object a step: seconds, which no seed decides
 evaluations.jsonl   held-out evaluations
 rollouts/           one Parquet file a step
+pictures/           what a picture policy makes of held-out noise, one PNG an evaluation
 checkpoints/        step-N/, newest last
 final/              the trained policy as a Hugging Face folder
 summary.json        what improved

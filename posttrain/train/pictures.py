@@ -18,7 +18,7 @@ from posttrain.core.errors import UserError
 from posttrain.core.seeds import derive
 from posttrain.evaluate.intervals import mean_interval
 from posttrain.evaluate.pictures import diversity, write_grid
-from posttrain.policies.denoising import payload
+from posttrain.policies.denoising import PictureValue, payload
 from posttrain.policies.digits import NAMES, load_judge, load_policy
 from posttrain.rewards.pictures import greys
 from posttrain.rollout.pictures import PictureSource, reward_of
@@ -69,7 +69,13 @@ class PictureSetting:
         self.heldout = labels, torch.randn(len(labels), self.policy.net.size, generator=generator)
 
     def networks(self) -> Mapping[str, Callable[[], Any]]:
-        return {"reference": self.policy.initial, "anchor": self.policy.initial, "policy_target": self.policy.initial}
+        return {"reference": self.policy.initial, "anchor": self.policy.initial, "policy_target": self.policy.initial,
+                "critic": self._critic}
+
+    def _critic(self) -> PictureValue:
+        net = self.policy.net
+        return PictureValue(net.size, net.labels, self.policy.steps, net.width,
+                            torch.Generator().manual_seed(derive(self.config.seed, "critic")))
 
     # ------------------------------------------------------------------ what a step learns from
 

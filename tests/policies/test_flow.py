@@ -13,7 +13,7 @@ from picture_toy import STEPS, FreeNet, PictureLearner, toy_pictures, toy_policy
 
 import posttrain
 from posttrain.core.errors import UserError
-from posttrain.policies.denoising import read
+from posttrain.policies.denoising import PictureValue, payload, read
 from posttrain.policies.digits import KINDS
 from posttrain.policies.flow import FlowPolicy
 
@@ -147,6 +147,21 @@ def test_the_sde_keeps_the_distribution_of_the_ode() -> None:
     ode = policy.pictures(label, noise[:, 0]).std()
     assert float(ode) == pytest.approx(0.5, abs=0.02)
     assert float(sde) == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_critic_sees_each_state_and_its_time() -> None:
+    batch = toy_pictures()
+    batch.mask[2, 1] = False
+    critic = PictureValue(4, 3, STEPS, 8, torch.Generator().manual_seed(0)).double()
+    assert not critic.values(batch).any()  # 0 at first
+    with torch.no_grad():
+        for p in critic.parameters():
+            p.add_(0.3)
+    found, told = critic.values(batch), payload(batch)
+    alone = critic.net(told.state[5, 2][None], torch.tensor([0.5], dtype=torch.float64), told.label[5:6])
+    assert float(found[5, 2].detach()) == pytest.approx(float(alone.detach()), rel=1e-9)
+    assert float(found[2, 1].detach()) == 0
+    assert critic.after(batch).tolist() == [0.0] * 12
 
 
 def test_entropy_of_a_step() -> None:
