@@ -37,29 +37,29 @@ def noise(policy: ControlPolicy, shape: tuple[int, ...], generator: torch.Genera
 
 
 class SegmentSource:
-    """`horizon` steps of every environment.  A row is a stretch of one episode; the next step goes on from there."""
+    """`segment` steps of every environment.  A row is a stretch of one episode; the next step goes on from there."""
 
-    def __init__(self, envs: Environments, policy: ControlPolicy, horizon: int, seed: int) -> None:
-        self.envs, self.policy, self.horizon, self.seed = envs, policy, horizon, seed
+    def __init__(self, envs: Environments, policy: ControlPolicy, segment: int, seed: int) -> None:
+        self.envs, self.policy, self.segment, self.seed = envs, policy, segment, seed
 
     def next(self, step: int) -> Groups:
         generator = torch.Generator().manual_seed(derive(self.seed, "rollout", step))
         count = len(self.envs.envs)
-        draws = noise(self.policy, (self.horizon, count), generator)
+        draws = noise(self.policy, (self.segment, count), generator)
         current = [Row(i, [], [], [], []) for i in range(count)]
         done: list[Row] = []
-        for t in range(self.horizon):
+        for t in range(self.segment):
             obs = self.envs.obs
             with torch.no_grad():
                 action, logp = self.policy.sample(obs, draws[t])
             found = self.envs.step(action)
             for i, row in enumerate(current):
                 extend(row, i, obs, action, logp, found)
-                if found.terminated[i] or found.truncated[i] or t == self.horizon - 1:
+                if found.terminated[i] or found.truncated[i] or t == self.segment - 1:
                     close(row, i, found)
                     done.append(row)
                     current[i] = Row(len(done) + count, [], [], [], [])
-        return as_groups(done, step, self.horizon, torch.arange(len(done)))
+        return as_groups(done, step, self.segment, torch.arange(len(done)))
 
 
 class EpisodeSource:

@@ -105,7 +105,7 @@ class ControlConfig(Config):
     dataset_share: Fraction = 1.0  # of a batch; the rest comes from a replay that acting fills
 
     envs: Count = 1  # environments that are stepped together
-    horizon: Count = 2048  # segments: steps of each environment in a batch
+    segment: Count = 2048  # segments: steps of each environment in a batch
     starts: Count = 8  # episodes: initial states in a batch, the groups
     samples: Count = 8  # episodes: of each initial state
     rounds: Count = 1  # batches, each after a step of every environment, that one line of metrics sums up

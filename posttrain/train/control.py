@@ -126,7 +126,7 @@ class ControlSetting:
     def source(self) -> Any:
         config = self.config
         if self.kind == "segments":
-            return SegmentSource(self.envs, self.policy, config.horizon, config.seed)
+            return SegmentSource(self.envs, self.policy, config.segment, config.seed)
         if self.kind == "episodes":
             return EpisodeSource(config.task, self.policy, config.starts, config.samples, config.seed)
         acting = ReplaySource(
@@ -204,7 +204,7 @@ class ControlSetting:
     def describe(self, method: Method[Any]) -> list[tuple[str, str]]:
         config = self.config
         what = {
-            "segments": f"{config.envs} environments × {config.horizon} steps = {config.envs * config.horizon} actions",
+            "segments": f"{config.envs} environments × {config.segment} steps = {config.envs * config.segment} actions",
             "episodes": f"{config.starts} starts × {config.samples} = {config.starts * config.samples} episodes",
             "replay": f"{config.envs} actions, then {config.batch_size} transitions of the last {config.capacity}",
             "dataset": f"{self.from_log} of {len(self.logged or ())} logged transitions"

@@ -23,7 +23,7 @@ from posttrain.train.display import Display
 from posttrain.train.run import Trainer, train
 
 REPLAYED = {"random_steps": 40, "batch_size": 16, "rounds": 30}
-SMALL: dict[str, dict[str, Any]] = {"ppo": {"horizon": 64, "minibatches": 4, "epochs": 2}, "sac": REPLAYED,
+SMALL: dict[str, dict[str, Any]] = {"ppo": {"segment": 64, "minibatches": 4, "epochs": 2}, "sac": REPLAYED,
                                     "iql": REPLAYED, "grpo": {"starts": 2, "samples": 3},
                                     "td3": {**REPLAYED, "replay_ratio": 2},
                                     "dqn": {**REPLAYED, "replay": "prioritized", "span": 3, "envs": 2,
@@ -92,7 +92,7 @@ def test_methods_for_language_models_run_unchanged(name: str, tmp_path: Path) ->
 def test_rows_are_cut_where_episodes_end() -> None:
     """CartPole falls within 64 steps: each row is one episode's stretch, and the last one goes on in the next batch."""
     method = posttrain.method("ppo", kl_coef=0.0)
-    setting = ControlSetting(method, ControlConfig(task="CartPole-v1", horizon=64, envs=2, width=8), None)
+    setting = ControlSetting(method, ControlConfig(task="CartPole-v1", segment=64, envs=2, width=8), None)
     first, second = (setting.source.next(step) for step in (0, 1))
     lengths = first.mask.sum(1)
     assert int(lengths.sum()) == 128
@@ -173,7 +173,7 @@ def test_trainer_closes_nothing_that_was_not_opened(tmp_path: Path) -> None:
 
     config = ControlConfig(task="CartPole-v1", out=str(tmp_path / "run"), width=8)
     with ExitStack() as stack:
-        trainer = Trainer(posttrain.method("ppo", kl_coef=0.0), replace(config, horizon=8), Display(), False, stack)
+        trainer = Trainer(posttrain.method("ppo", kl_coef=0.0), replace(config, segment=8), Display(), False, stack)
         trainer.step()
     assert trainer.done == 1
 

@@ -33,7 +33,7 @@ class PPO(Method[Groups]):
     couples_decisions = False
     defaults = by_kind(control={  # paper table 3; Engstrom et al. 2020 (2005.12729) for what is normalised
         "epochs": 10, "minibatches": 32, "discount": 0.99, "kl_coef": 0.0, "critic_scale": 1.0, "envs": 1,
-        "horizon": 2048, "normalize_obs": True, "normalize_reward": True})
+        "segment": 2048, "normalize_obs": True, "normalize_reward": True})
 
     epochs: Count = 4  # passes over each batch; Ziegler et al.'s code
     clip_low: Fraction = 0.2  # ε_low, per token; paper sec. 6.1
