@@ -117,10 +117,9 @@ def read_dataset(name: str) -> Dataset:
         raise UserError(f"dataset = {name!r}: its observations are {type(seen).__name__}, not Box")
     if not isinstance(taken, (Box, Discrete)) or (isinstance(taken, Box) and not np.isfinite(taken.high).all()):
         raise UserError(f"dataset = {name!r}: its actions are {taken}; must be Discrete, or a Box with finite bounds")
-    numbered = isinstance(taken, Discrete)
-    spaces = Spaces(int(np.prod(seen.shape)), int(taken.n) if numbered else int(np.prod(taken.shape)), numbered)
+    spaces = _spaces(seen, taken)
     try:
-        episodes = [Episode(*(np.asarray(getattr(e, part)) for part in Episode._fields[:-1]))
+        episodes = [Episode(*map(np.asarray, (e.observations, e.actions, e.rewards, e.terminations, e.truncations)))
                     for e in data.iterate_episodes()]
     except (OSError, KeyError, ValueError, AssertionError) as error:
         raise UserError(f"dataset = {name!r}: damaged ({type(error).__name__}: {error})") from error
@@ -143,6 +142,15 @@ def read_dataset(name: str) -> Dataset:
         episode=torch.repeat_interleave(torch.arange(len(episodes)), torch.tensor([len(e.rewards) for e in episodes])),
         task=data.env_spec.id if data.env_spec else "",
         references=None if low is None or high is None else (float(low), float(high)))
+
+
+def _spaces(seen: Any, taken: Any) -> Spaces:
+    from gymnasium.spaces import Discrete
+
+    width = int(np.prod(seen.shape))
+    if isinstance(taken, Discrete):
+        return Spaces(width, int(taken.n), True)
+    return Spaces(width, int(np.prod(taken.shape)), False)
 
 
 def _columns(parts: Sequence[np.ndarray], width: int) -> Tensor:

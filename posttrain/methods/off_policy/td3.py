@@ -71,7 +71,8 @@ class TD3(Method[Transitions]):
 
     def cost(self, models: Models, batch: Transitions) -> Tensor:
         """What π is to bring down in each row, [B]."""
-        return -models.q.fixed(batch.obs, models.policy.mode(batch.obs))[0]
+        gain: Tensor = models.q.fixed(batch.obs, models.policy.mode(batch.obs))[0]
+        return -gain
 
     def after_step(self, models: Models, metrics: Mapping[str, float]) -> None:
         if "policy" in self.moves(models):

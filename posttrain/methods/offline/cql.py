@@ -76,7 +76,7 @@ class CQL(Method[Transitions]):
             next_, logp_next = models.policy.sample(then, drawn[:, 2].flatten(0, 1))
             density = torch.stack([torch.full_like(logp, -even.shape[1] * math.log(2)), logp, logp_next])  # [3, B N]
         q = models.q(obs.repeat(3, 1), torch.cat([even, here, next_])).unflatten(1, (3, len(batch), DRAWS))
-        weighed = self.seen(q, batch) - density.unflatten(1, (len(batch), DRAWS))  # [K, 3, B, N]
+        weighed: Tensor = self.seen(q, batch) - density.unflatten(1, (len(batch), DRAWS))  # [K, 3, B, N]
         return weighed.logsumexp((1, 3)) - math.log(3 * DRAWS)
 
     def seen(self, q: Tensor, batch: Transitions) -> Tensor:

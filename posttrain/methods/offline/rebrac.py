@@ -41,6 +41,6 @@ class ReBRAC(TD3):
         return super().worth_after(models, batch, action) - self.pull_target * (apart**2).sum(1)
 
     def cost(self, models: Models, batch: Transitions) -> Tensor:
-        action = models.policy.mode(batch.obs)  # [B, A]
-        gain = batch.extra["scale"] * models.q.fixed(batch.obs, action).amin(0)
+        action: Tensor = models.policy.mode(batch.obs)  # [B, A]
+        gain: Tensor = batch.extra["scale"] * models.q.fixed(batch.obs, action).amin(0)
         return self.pull_policy * ((action - batch.action) ** 2).sum(1) - gain

@@ -30,5 +30,6 @@ class TD3BC(TD3):
         return batch.with_extra(scale=(self.pull / size).expand(len(batch)))
 
     def cost(self, models: Models, batch: Transitions) -> Tensor:
-        action = models.policy.mode(batch.obs)  # [B, A]
-        return ((action - batch.action) ** 2).mean(1) - batch.extra["scale"] * models.q.fixed(batch.obs, action)[0]
+        action: Tensor = models.policy.mode(batch.obs)  # [B, A]
+        gain: Tensor = batch.extra["scale"] * models.q.fixed(batch.obs, action)[0]
+        return ((action - batch.action) ** 2).mean(1) - gain
