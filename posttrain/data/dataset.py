@@ -119,8 +119,8 @@ def read_dataset(name: str) -> Dataset:
         raise UserError(f"dataset = {name!r}: its actions are {taken}; must be Discrete, or a Box with finite bounds")
     spaces = _spaces(seen, taken)
     try:
-        episodes = [Episode(*map(np.asarray, (e.observations, e.actions, e.rewards, e.terminations, e.truncations)))
-                    for e in data.iterate_episodes()]
+        episodes = [Episode(np.asarray(e.observations), np.asarray(e.actions), np.asarray(e.rewards),
+                            np.asarray(e.terminations), np.asarray(e.truncations)) for e in data.iterate_episodes()]
     except (OSError, KeyError, ValueError, AssertionError) as error:
         raise UserError(f"dataset = {name!r}: damaged ({type(error).__name__}: {error})") from error
     episodes = [e for e in episodes if len(e.rewards)]
