@@ -10,7 +10,7 @@ BIN := .venv/bin
 
 .PHONY: demo test test-slow lint docs
 demo: .venv/ready
-	$(BIN)/posttrain train grpo --policy smollm2-135m --task addition --kl-coef 0 --lr 2e-5 --steps 48
+	$(BIN)/posttrain train grpo --policy smollm2-135m --task addition --kl-coef 0 --prompts 16 --samples 4 --lr 4e-5 --steps 64
 
 test: .venv/ready
 	$(BIN)/python -m pytest

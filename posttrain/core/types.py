@@ -14,6 +14,7 @@ from posttrain.core.errors import UserError
 
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
+AtLeastOne = Annotated[float, Ge(1)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 Count = Annotated[int, Ge(1)]
 Natural = Annotated[int, Ge(0)]

@@ -128,8 +128,7 @@ class Transformer(nn.Module):
 
     def rotation(self, positions: Tensor) -> Rotation:
         """How each layer turns tokens at these positions [n]; None: not at all."""
-        tables = [(cos[positions][:, None], sin[positions][:, None])
-                  for cos, sin in zip(self.cos, self.sin, strict=True)]
+        tables = [(self.cos[i][positions][:, None], self.sin[i][positions][:, None]) for i in range(len(self.cos))]
         return [None if row is None else tables[row] for row in self.rope_of]
 
     def first(self, ids: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from posttrain.ops.distributional import project, quantile_huber
 from posttrain.ops.divergences import k1, k2, k3
 from posttrain.ops.pairings import every_two
 from posttrain.ops.preferences import Pairs, best_and_worst, every_pair, logistic, squared
-from posttrain.ops.ratios import sequence_log_ratio, straight_through
+from posttrain.ops.ratios import masked_weight, sequence_log_ratio, straight_through, truncated_weight
 from posttrain.ops.returns import gae, to_go
 from posttrain.ops.rewards import at_the_end, last_decision
 from posttrain.ops.selection import lowest
@@ -29,6 +29,6 @@ __all__ = [
     "Pairs", "at_the_end", "batch_normalize", "best_and_worst", "between_groups", "clipped_gain", "covariance",
     "dual_clipped_gain", "every_pair", "every_two", "expectile", "follow_", "gae", "group_center", "group_mean",
     "group_normalize", "group_share", "group_size", "group_std", "is_constant", "k1", "k2", "k3", "last_decision",
-    "leave_one_out", "logistic", "lowest", "project", "quantile_huber", "sequence_log_ratio",
-    "squared", "straight_through", "td_target", "to_go", "weighted_log_prob",
+    "leave_one_out", "logistic", "lowest", "masked_weight", "project", "quantile_huber", "sequence_log_ratio",
+    "squared", "straight_through", "td_target", "to_go", "truncated_weight", "weighted_log_prob",
 ]

@@ -18,3 +18,22 @@ def sequence_log_ratio(log_ratio: Tensor, mask: Tensor) -> Tensor:
 def straight_through(value: Tensor, log_ratio: Tensor) -> Tensor:
     """`value` [B, 1] or [B, T] with the gradient of a token's own ratio: sg(value) · exp(log ρ − sg(log ρ)), [B, T]."""
     return value.detach() * (log_ratio - log_ratio.detach()).exp()
+
+
+def truncated_weight(log_ratio: Tensor, limit: float) -> Tensor:
+    """min(r, C) with r = exp(log_ratio) and C = limit ≥ 1, any shape.
+
+    TIS: Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training".
+    """
+    assert limit >= 1, limit
+    return log_ratio.exp().clamp(max=limit)
+
+
+def masked_weight(log_ratio: Tensor, limit: float) -> Tensor:
+    """r where 1/C ≤ r ≤ C, else 0, with r = exp(log_ratio) and C = limit ≥ 1, any shape.
+
+    IcePop: Ling Team 2025 (2510.18855), with one bound for both sides.
+    """
+    assert limit >= 1, limit
+    r = log_ratio.exp()
+    return torch.where((r >= 1 / limit) & (r <= limit), r, 0.0)

@@ -256,7 +256,7 @@ class Greedy(ControlPolicy):
         return Sampled(action, obs.new_zeros(len(action)))
 
     def mode(self, obs: Tensor) -> Tensor:
-        return self(obs).argmax(-1)
+        return self.q.worth(obs).argmax(-1)
 
     def log_density(self, obs: Tensor, action: Tensor) -> Tensor:
         raise UserError("policy = 'greedy': has no log-probability; this method needs 'categorical'")

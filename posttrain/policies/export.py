@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from posttrain.core.errors import UserError
 from posttrain.nets.hf_weights import to_hf
@@ -31,12 +32,17 @@ def save_pretrained(net: Transformer, source: Path, target: Path) -> Path:
         UserError: if `target` exists.
     """
     with new_folder(target) as folder, torch.no_grad():
-        weights = {name: net.merged(name).detach() for name, _ in net.named_weights()}
-        save_file(to_hf(net.arch, weights), folder / "model.safetensors", metadata={"format": "pt"})
+        save_file(named_weights(net), folder / "model.safetensors", metadata={"format": "pt"})
         copy_companions(source, folder, net.head.dtype)
         if net.lora:
             write_adapter(net, source, folder / ADAPTER)
     return target
+
+
+@torch.no_grad()
+def named_weights(net: Transformer) -> dict[str, Tensor]:
+    """The net's weights under Hugging Face's names, adapters folded in."""
+    return to_hf(net.arch, {name: net.merged(name).detach() for name, _ in net.named_weights()})
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from posttrain.nets.architecture import Architecture, Unsupported
 from posttrain.nets.hf_weights import from_hf
 from posttrain.nets.transformer import Transformer
 from posttrain.policies.causal_lm import CausalLM
-from posttrain.policies.export import save_pretrained
+from posttrain.policies.export import named_weights, save_pretrained
 from posttrain.policies.language_policy import Adapters, Decode, WithoutAdapters
 from posttrain.policies.value_lm import ValueLM
 from posttrain.rollout.embedded import EmbeddedEngine
@@ -51,6 +51,9 @@ class FastLM(CausalLM):
     def critic(self) -> Critic:
         net = read_transformer(self.folder, self.module.arch, self.module.head.dtype)
         return ValueLM(net, self.split)
+
+    def weights(self) -> dict[str, Tensor]:
+        return named_weights(self.module)
 
     def save(self, target: Path) -> Path:
         return save_pretrained(self.module, self.folder, target)

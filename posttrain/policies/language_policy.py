@@ -55,6 +55,10 @@ class LanguagePolicy(Policy, Protocol):
         """
         ...
 
+    def weights(self) -> dict[str, Tensor]:
+        """The present weights under Hugging Face's names, adapters folded in."""
+        ...
+
     def save(self, target: Path) -> Path:
         """A new Hugging Face folder: weights, adapters folded in and also apart, configuration, tokenizer.
 

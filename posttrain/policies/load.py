@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -18,6 +18,9 @@ from posttrain.policies.language_policy import Adapters, LanguagePolicy
 from posttrain.policies.prompts import Prompter
 from posttrain.policies.transformers_lm import TransformersLM, from_folder, open_transformers
 from posttrain.rollout.engine import Engine
+from posttrain.rollout.vllm_engine import VllmEngine
+
+EngineName = Literal["embedded", "vllm"]
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,16 @@ class LanguageModel:
 
 
 def load_language_model(folder: Path, *, max_new_tokens: int, precision: str = "auto", lora: int = 0,
-                        seed: int = 0, tokens_per_micro_batch: int = 2048) -> LanguageModel:
+                        seed: int = 0, tokens_per_micro_batch: int = 2048, engine: EngineName = "embedded"
+                        ) -> LanguageModel:
     """A Hugging Face folder as a trainable policy with an engine.
 
     The fast path runs it where it is exact, transformers' own model where it is not; `notes` then says so.
     lora: rank of adapters, with α = 2 · rank; 0: every weight is trained.
+    engine: what samples: the policy's own, or vLLM with a copy of its weights.
 
     Raises:
-        UserError: if the folder holds no causal language model that can be trained.
+        UserError: if the folder holds no causal language model that can be trained, or the engine cannot run it.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -65,8 +70,9 @@ def load_language_model(folder: Path, *, max_new_tokens: int, precision: str = "
         policy = TransformersLM(model, tokenizer, tokens_per_micro_batch, folder, adapters)
         notes.append(f"{config.model_type}: no fast path ({reason}); transformers' own model runs it, slower")
     prompter = Prompter(tokenizer, policy.context - max_new_tokens)
-    return LanguageModel(policy, policy.engine(prompter.decode), prompter, folder,
-                         stop_tokens(folder, written, tokenizer), tuple(notes))
+    sampler: Engine = policy.engine(prompter.decode) if engine == "embedded" else VllmEngine(
+        folder, policy.weights, prompter.decode, policy.context, dtype)
+    return LanguageModel(policy, sampler, prompter, folder, stop_tokens(folder, written, tokenizer), tuple(notes))
 
 
 def stop_tokens(folder: Path, config: dict[str, Any], tokenizer: Any) -> tuple[int, ...]:

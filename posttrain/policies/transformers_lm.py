@@ -115,6 +115,10 @@ class TransformersLM:
         raise UserError(f"policy = '{self.folder}': this method needs a critic, and this {kind} has no fast path to "
                         f"build one on; most models of these types have: {', '.join(FAMILIES)}")
 
+    @torch.no_grad()
+    def weights(self) -> dict[str, Tensor]:
+        return {name: weight.detach() for name, weight in merged(self.model).items()}
+
     def save(self, target: Path) -> Path:
         with new_folder(target) as folder, torch.no_grad(), quiet():
             self.model.save_pretrained(folder, state_dict=merged(self.model), max_shard_size="10TB")

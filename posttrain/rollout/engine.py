@@ -63,11 +63,36 @@ class Completions:
     finished: Tensor  # [R] bool: stopped by itself; False: cut off at max_new_tokens
 
 
+def empty_completions(tokens: Tensor) -> Completions:
+    """Nothing sampled yet into `tokens` [R, N]: every row unfinished and, until it ends, as long as the limit."""
+    rows, limit = tokens.shape
+    logp, log_kept = torch.zeros(2, rows, limit)
+    return Completions(tokens, logp, log_kept, torch.full((rows,), limit), torch.zeros(rows, dtype=torch.bool))
+
+
 class Engine(Protocol):
     """Generates with the weights of the newest `update`."""
 
+    cache_bytes: int  # what rows alive at a time may take: keys, values, logits; 0: not counted
+
     def update(self) -> None:
         """Take over the policy's present weights."""
+        ...
+
+    def keep_to(self, cache_bytes: int) -> None:
+        """Give the rows that are alive at a time, with their prompts, at most so much memory.
+
+        Raises:
+            UserError: where memory is not counted.
+        """
+        ...
+
+    def rows_at_once(self, prompts: int, samples: int, prompt_tokens: int, sampling: Sampling) -> int:
+        """How many rows, of `samples` to each of `prompts` prompts of so many tokens at most, can be alive at a time.
+
+        Raises:
+            UserError: if not a single one can.
+        """
         ...
 
     def generate(self, prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling,
@@ -75,6 +100,6 @@ class Engine(Protocol):
         """`samples` completions of each prompt; the same generator state gives the same tokens.
 
         Raises:
-            UserError: if a prompt and `max_new_tokens` do not fit in the context.
+            UserError: if a prompt and `max_new_tokens` do not fit in the context, or no row in the memory.
         """
         ...

@@ -38,8 +38,8 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling, before: Tensor | N
     assert before.shape == (len(logits), sampling.memory), (before.shape, len(logits), sampling.memory)
     z = logits.float()
     if sampling.temperature not in (0.0, 1.0):
-        z = z / sampling.temperature
-    z = z - z.amax(-1, keepdim=True)
+        z /= sampling.temperature
+    z -= z.amax(-1, keepdim=True)
     mass = z.exp()
     total = mass.sum(-1)
     biased = z if not (sampling.bad_words or sampling.logit_bias) else bias(z, sampling, before)
@@ -52,9 +52,16 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling, before: Tensor | N
         kept = total if kept_mass is mass else kept_mass.sum(-1)
         log_kept = (kept / total).log()
         if biased is not z:
-            log_kept = log_kept + (z - biased).gather(1, token[:, None])[:, 0]
+            log_kept = log_kept + (z.gather(1, token[:, None]) - biased.gather(1, token[:, None]))[:, 0]
     logp = z.gather(1, token[:, None])[:, 0] - total.log()
     return Draw(token, logp, log_kept)
+
+
+def drawn_bytes(sampling: Sampling, vocabulary: int) -> int:
+    """Most that `draw` and a row's logits hold at a time, for each row."""
+    token = 32 if sampling.top_k > 0 or sampling.top_p < 1 else 18 if sampling.min_p > 0 else 12
+    token += 8 if sampling.bad_words or sampling.logit_bias else 0
+    return (token * -(-vocabulary // BLOCK) + 20) * BLOCK
 
 
 def bias(z: Tensor, sampling: Sampling, before: Tensor) -> Tensor:
@@ -100,18 +107,23 @@ def truncate(mass: Tensor, sampling: Sampling) -> Tensor:
     """Zero the mass outside top-k, then top-p of what is left, then below min-p; mass [b, V] unnormalised."""
     vocabulary, kept = mass.shape[1], mass
     if 0 < sampling.top_k < vocabulary or sampling.top_p < 1:
-        ordered, index = mass.sort(-1, descending=True)
-        if 0 < sampling.top_k < vocabulary:
-            ordered[:, sampling.top_k:] = 0
-        if sampling.top_p < 1:
-            before = ordered.cumsum(-1) - ordered  # the smallest set that reaches top_p: keep while less came before
-            beyond = before >= sampling.top_p * ordered.sum(-1, keepdim=True)
-            beyond[:, 0] = False  # the likeliest token stays, even where top_p = 0
-            ordered[beyond] = 0
-        kept = torch.zeros_like(mass).scatter_(1, index, ordered)
+        kept = _likeliest(mass, sampling)
     if sampling.min_p > 0:
         kept = kept.masked_fill(kept < sampling.min_p * kept.amax(-1, keepdim=True), 0)
     return kept
+
+
+def _likeliest(mass: Tensor, sampling: Sampling) -> Tensor:
+    """Zero the mass outside top-k, then top-p."""
+    ordered, index = mass.sort(-1, descending=True)
+    if 0 < sampling.top_k < mass.shape[1]:
+        ordered[:, sampling.top_k:] = 0
+    if sampling.top_p < 1:
+        before = ordered.cumsum(-1) - ordered  # the smallest set that reaches top_p: keep while less came before
+        beyond = before >= sampling.top_p * ordered.sum(-1, keepdim=True)
+        beyond[:, 0] = False  # the likeliest token stays, even where top_p = 0
+        ordered[beyond] = 0
+    return torch.zeros_like(mass).scatter_(1, index, ordered)
 
 
 def search(mass: Tensor, uniform: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from posttrain.core.errors import UserError
-from posttrain.rollout.engine import Completions, Sampling
+from posttrain.rollout.engine import Completions, Sampling, empty_completions
 from posttrain.rollout.sampler import draw, endings
 
 ROWS = 64  # sampled at a time; the samples of one prompt stay together
@@ -29,11 +29,19 @@ class TransformersEngine:
         accepted = inspect.signature(model.forward).parameters
         self.takes_positions = "position_ids" in accepted
         self.cache_name = "past_key_values" if "past_key_values" in accepted else "cache_params"
+        self.cache_bytes = 0
         self.pads = True
         self.pads = self._padding_is_exact()
 
     def update(self) -> None:
         """The module is the policy's: it has the present weights."""
+
+    def keep_to(self, cache_bytes: int) -> None:
+        raise UserError(f"cache_bytes = {cache_bytes}: transformers' own model runs this policy, whose memory is not "
+                        f"counted; {ROWS} rows are sampled at a time")
+
+    def rows_at_once(self, prompts: int, samples: int, prompt_tokens: int, sampling: Sampling) -> int:
+        return min(prompts, max(1, ROWS // samples)) * samples
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling,
@@ -43,7 +51,7 @@ class TransformersEngine:
             raise UserError(f"max_new_tokens = {limit}: the longest prompt has {longest} tokens and the "
                             f"context {self.context}; at most {self.context - longest} new tokens fit")
         uniform = torch.rand(len(prompts) * samples, limit, generator=generator)
-        out = empty_completions(len(uniform), limit)
+        out = empty_completions(torch.zeros(uniform.shape, dtype=torch.long))
         for chosen in waves(list(map(len, prompts)), max(1, ROWS // samples), self.pads):
             rows = torch.tensor([prompt * samples + i for prompt in chosen for i in range(samples)])
             self._sample([prompts[prompt] for prompt in chosen], rows, uniform, sampling, out)
@@ -111,12 +119,6 @@ def alike(one: Tensor, other: Tensor) -> bool:
 def context_length(config: Any) -> int:
     """The longest sequence of a model, tokens."""
     return getattr(config.get_text_config(), "max_position_embeddings", None) or NO_LIMIT
-
-
-def empty_completions(rows: int, limit: int) -> Completions:
-    """Nothing sampled yet: every row unfinished and, until it ends, as long as the limit."""
-    tokens, (logp, log_kept) = torch.zeros(rows, limit, dtype=torch.long), torch.zeros(2, rows, limit)
-    return Completions(tokens, logp, log_kept, torch.full((rows,), limit), torch.zeros(rows, dtype=torch.bool))
 
 
 def waves(lengths: Sequence[int], most: int, mixed: bool) -> Iterator[list[int]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from posttrain.core.errors import UserError
+
+EDGE = 8  # characters that may read otherwise where a text is cut between two tokens: parts of a sign, a space
 
 
 def bad_words(tokenizer: Any, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
@@ -52,3 +54,20 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     """The tokens of a text as it stands inside another."""
     ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
     return ids
+
+
+def completes(decode: Callable[[list[int]], str], tokens: list[int], strings: Sequence[str]) -> bool:
+    """Whether the text of these tokens holds one of the strings, where that without the last token holds none.
+
+    Only the end of the text can tell, so that a long completion costs no more than a short one.
+    """
+    count, enough = 8, max(map(len, strings)) + len(decode(tokens[-1:])) + 2 * EDGE
+    while count < len(tokens):
+        end = decode(tokens[-count:])
+        if len(end) >= enough:
+            if not any(s in end for s in strings):
+                return False
+            break
+        count *= 2
+    text = decode(tokens)
+    return any(s in text for s in strings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from posttrain.core.types import Count, Fraction, Natural, NonNegative, Positive, check_ranges
+from posttrain.core.types import AtLeastOne, Count, Fraction, Natural, NonNegative, Positive, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,10 @@ class LanguageConfig(Config):
     bad_words: tuple[str, ...] = ()  # texts whose tokens no sample holds in a row, with and without a space before them
     logit_bias: tuple[str, ...] = ()  # TOKEN=BIAS, added to that token's logit when sampling, not in the loss
     stop: tuple[str, ...] = ()  # texts that end a completion
+    engine: Literal["embedded", "vllm"] = "embedded"  # what samples: the policy's own engine, or vLLM beside it
+    correct: Literal["auto", "none", "truncate", "mask"] = "auto"  # weights for the sampler's gap; auto: with vllm
+    correct_limit: AtLeastOne = 2.0  # C: weights are at most this, or 0 outside 1/C … C with mask
+    cache_bytes: Natural = 0  # most that rows sampled at a time may take: keys, values, logits; 0: by the free memory
 
     lora: Natural = 0  # rank of LoRA adapters; 0: every weight is trained
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of compute; master weights are always fp32
@@ -116,3 +120,26 @@ class ControlConfig(Config):
 
     threads: Natural = 1  # CPU threads; small networks are slower on more
     eval_episodes: Count = 20  # in each evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureConfig(Config):
+    """The options of a run that trains a policy to make pictures."""
+
+    policy: Literal["digits-flow", "digits-ddpm"] = "digits-flow"  # pretrained: a flow, or a diffusion
+    task: str = "digits/classifier"  # digits/NAME: what is rewarded
+    steps: Count = 100  # batches to learn from
+
+    prompts: Count = 10  # labels per step
+    samples: Count = 16  # pictures per label, the group
+    denoising_steps: Count = 10  # of the sampler
+    spread: NonNegative | None = None  # noise of its steps: flow, a of the SDE; diffusion, η; none: 0.7 and 1
+    shared_start: bool = False  # the pictures of a group begin as the same noise
+    drawn: Literal["every", "one"] = "every"  # steps that are drawn: all, or one of each group's, the rest computed
+    step_share: Fraction = 1.0  # of a picture's drawn steps that are learnt from, at random, one at least
+    interval: Fraction = 1.0  # the last steps alone are learnt, this share of them at first; a group shares the others
+
+    lr: Positive = 1e-3  # AdamW's learning rate at the start
+    betas: tuple[float, float] = (0.9, 0.999)  # AdamW's averages
+    threads: Natural = 1  # CPU threads; small networks are slower on more
+    eval_pictures: Count = 200  # in each evaluation, from noise that training never sees

@@ -27,6 +27,7 @@ from posttrain.rollout.words import bad_words, logit_bias
 from posttrain.tasks import load_task
 from posttrain.tasks.task import Problem, can_score, parts_of
 from posttrain.train.config import LanguageConfig
+from posttrain.train.correction import Corrected
 from posttrain.train.material import source_kind
 from posttrain.train.objective import method_name, updates, values
 from posttrain.train.records import write_rollout
@@ -49,14 +50,18 @@ class LanguageSetting:
         self.kind = source_kind(method.learns_from, method_name(method), config, self.task)
         self.model = load_language_model(
             resolve(config.policy), max_new_tokens=config.max_new_tokens, precision=config.precision,
-            lora=config.lora, seed=config.seed, tokens_per_micro_batch=config.tokens_per_micro_batch)
+            lora=config.lora, seed=config.seed, tokens_per_micro_batch=config.tokens_per_micro_batch,
+            engine=config.engine)
         self.policy = self.model.policy
+        self.corrected = self._corrected()
         tokenizer = self.model.prompter.tokenizer
         self.sampling = Sampling(
             max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p,
             top_k=config.top_k, min_p=config.min_p, stop_tokens=self.model.stop_tokens, stop_strings=config.stop,
             bad_words=bad_words(tokenizer, config.bad_words), logit_bias=logit_bias(tokenizer, config.logit_bias))
-        self._check_prompts()
+        if config.cache_bytes:
+            self.model.engine.keep_to(config.cache_bytes)
+        room = self._room(self._check_prompts())
         self.problems = self._problems()
         self.retention = load_task("retention")
         every = self.retention.heldout(RETENTION_PROBLEMS)
@@ -64,9 +69,16 @@ class LanguageSetting:
         left_out = () if len(self.others) == len(every) else (
             f"other skills: {len(every) - len(self.others)} of {len(every)} prompts hold characters that this policy "
             "has no tokens for; they are left out",)
-        self.notes = (*self.model.notes, *left_out)
+        self.notes = (*self.model.notes, *room, *left_out)
         chooser = dataclasses.asdict(self.curriculum) if self.curriculum else {}
         self.facts = {"curriculum": chooser, "parts": list(parts_of(self.task)), "precision": self.model.precision}
+
+    def _corrected(self) -> Corrected | None:
+        """The policy with weighted gradients, where its samples are another's."""
+        config = self.config
+        by_engine = "none" if config.engine == "embedded" or self.kind == "given" else "truncate"
+        kind = by_engine if config.correct == "auto" else config.correct
+        return None if kind == "none" else Corrected(self.policy, kind, config.correct_limit)
 
     def _problems(self) -> Problems:
         config = self.config
@@ -75,25 +87,43 @@ class LanguageSetting:
         return ByCurriculum(self.task, self.curriculum, config.prompts, config.samples, config.seed,
                             lambda problem: len(self.model.prompter.encode(problem.prompt)))
 
-    def _check_prompts(self) -> None:
-        """Held-out prompts and the first to train on fit, and given answers too; a later one ends the run."""
+    def _check_prompts(self) -> int:
+        """Held-out prompts and the first to train on fit, and given answers too; a later one ends the run.
+
+        Returns the tokens of the longest prompt.
+        """
         first, prompter = min(self.config.steps * self.config.prompts, CHECKED_PROMPTS), self.model.prompter
         problems = [*(self.task.train(i, self.config.seed) for i in range(first)),
                     *self.task.heldout(self.config.eval_problems)]
         if not any(prompter.reads(problem.prompt) for problem in problems):
             raise UserError(f"task = {self.config.task!r}: policy {self.config.policy!r} has no tokens for its "
                             f"prompts, such as {prompter.show(problems[0].prompt)[:60]!r}")
+        longest = 0
         for i, problem in enumerate(problems):
-            prompter.encode(problem.prompt)
+            longest = max(longest, len(prompter.encode(problem.prompt)))
             if (self.kind != "samples" and i < first) or not can_score(self.task):
                 for given in given_answers(self.task, problem):
                     answer_tokens(prompter, given.text, self.sampling)
+        return longest
+
+    def _room(self, longest: int) -> tuple[str, ...]:
+        """A row after a prompt of so many tokens fits in the engine's memory; a note where not all of a step do."""
+        config, engine = self.config, self.model.engine
+        if self.kind == "given" and not can_score(self.task):
+            return ()
+        fit = engine.rows_at_once(config.prompts, config.samples, longest, self.sampling)
+        rows = config.prompts * config.samples
+        if self.kind == "given" or not engine.cache_bytes or fit >= rows:
+            return ()
+        return (f"cache_bytes = {engine.cache_bytes}: {fit} of a step's {rows} completions are sampled at a time, "
+                "the next ones as others end",)
 
     # ------------------------------------------------------------------ networks
 
     def networks(self) -> Mapping[str, Callable[[], Any]]:
+        learner: dict[str, Callable[[], Any]] = {"policy": lambda: self.corrected} if self.corrected else {}
         return {"reference": self.policy.initial, "anchor": self.policy.anchor, "critic": self.policy.critic,
-                "teacher": self._teacher}
+                "teacher": self._teacher, **learner}
 
     def _teacher(self) -> Policy:
         config = self.config
@@ -135,19 +165,21 @@ class LanguageSetting:
         self.model.engine.update()
         choice = self.problems.learn(outcomes(material, batch))
         write_rollout(self.rollouts, step + 1, material, batch)
-        return rollout_metrics(material) | choice
+        return rollout_metrics(material) | choice | (self.corrected.metrics() if self.corrected else {})
 
     def sample(self, material: Rollout, batch: Groups) -> Sample:
         return Sample(material.prompts[0], material.completions[0], float(batch.reward[0]))
 
     def state(self) -> dict[str, Any]:
-        return {"problems": self.problems.state}
+        return {"problems": self.problems.state, "cache_bytes": self.model.engine.cache_bytes}
 
     def tensors(self) -> dict[str, Tensor]:
         return {}
 
     def load(self, state: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
         self.problems.state = state["problems"]
+        if state.get("cache_bytes"):  # what the free memory allowed then: another budget rounds otherwise
+            self.model.engine.keep_to(state["cache_bytes"])
         self.model.engine.update()
 
     # ------------------------------------------------------------------ how good it is
@@ -184,11 +216,19 @@ class LanguageSetting:
         return [
             ("batch", f"{self._batch()}; {self._denominators(method)}"),
             *([("problems", _chosen(self.problems))] if isinstance(self.problems, ByCurriculum) else []),
+            *([("sampler", self._sampler())] if self._sampler() else []),
             ("clip unit", f"one {self.policy.decision}; log-probabilities at temperature {config.temperature:g}"),
             ("policy", f"{config.policy}: {trained / 1e6:.1f}M trained weights"
                        f"{f' (LoRA rank {config.lora})' if config.lora else ''}, {self.model.precision} compute, "
                        "fp32 master"),
         ]
+
+    def _sampler(self) -> str:
+        """What is not as it is by itself; empty: nothing."""
+        told = [] if self.config.engine == "embedded" else [f"engine {self.config.engine}"]
+        if self.corrected:
+            told.append(f"every log-probability's gradient × {self.corrected.told}, r = π_old / π_sampler")
+        return "; ".join(told)
 
     def _batch(self) -> str:
         """What a step holds."""

@@ -16,7 +16,6 @@ from posttrain.nets.architecture import read_architecture
 from posttrain.nets.hf_weights import from_hf
 from posttrain.nets.transformer import Transformer
 from posttrain.policies.causal_lm import CausalLM, Sequences
-from posttrain.rollout import embedded
 from posttrain.rollout.embedded import EmbeddedEngine
 from posttrain.rollout.engine import Completions, Sampling
 
@@ -56,7 +55,7 @@ def as_batch(out: Completions, samples: int, temperature: float) -> Groups:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_greedy_is_transformers_generate(kind: str) -> None:
-    model = tiny(kind, tied=True)
+    model = tiny(kind, tied=False)
     arch = read_architecture(model.config.to_dict())
     net = Transformer(arch, from_hf(arch, model.state_dict()))
     out = sample(Sampling(max_new_tokens=16, temperature=0.0), samples=1, net=net)
@@ -78,13 +77,11 @@ def test_recorded_log_probabilities_are_those_of_the_training_pass(temperature: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_records_the_log_probabilities_of_its_training_pass(monkeypatch: pytest.MonkeyPatch,
-                                                                       kind: str) -> None:
-    """Long after every window has left the prompt behind, with a cache that is packed anew as rows end."""
+def test_every_kind_records_the_log_probabilities_of_its_training_pass(kind: str) -> None:
+    """Long after every window has left the prompt behind, with rows that move to the places of those that ended."""
     model = tiny(kind, tied=True)
     arch = read_architecture(model.config.to_dict())
     net = Transformer(arch, from_hf(arch, model.state_dict()))
-    monkeypatch.setattr(embedded, "DENSE", 1.0)
     out = sample(replace(STOPPING, max_new_tokens=40, temperature=1.3), net=net)
     scored = CausalLM(net, None).log_prob(as_batch(out, 4, 1.3))
     assert len(out.lengths.unique()) > 3
@@ -137,18 +134,22 @@ def test_a_row_does_not_depend_on_the_others() -> None:
                                whole.finished[rows]))
 
 
-@pytest.mark.parametrize("dense", [0.0, 1.0])
-def test_packing_the_cache_changes_nothing(monkeypatch: pytest.MonkeyPatch, dense: float) -> None:
-    expected = sample(samples=6)
-    assert len(expected.lengths.unique()) > 4
-    monkeypatch.setattr(embedded, "DENSE", dense)  # never, and at every token
-    same(sample(samples=6), expected)
+@pytest.mark.parametrize("rows", [1, 5, 11])
+def test_a_budget_changes_nothing(rows: int) -> None:
+    small = engine()
+    while small.rows_at_once(3, 4, 9, STOPPING) > rows:
+        small.keep_to(small.cache_bytes * 31 // 32)
+    assert small.rows_at_once(3, 4, 9, STOPPING) == rows
+    same(small.generate(PROMPTS, 4, STOPPING, torch.Generator().manual_seed(0)), sample())
 
 
-def test_waves_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = sample()
-    monkeypatch.setattr(embedded, "CACHE_BYTES", 1)  # one prompt at a time
-    same(sample(), expected)
+def test_a_budget_that_holds_no_row_is_one_clear_error() -> None:
+    small = engine()
+    small.keep_to(1000)
+    for ask in (lambda: small.generate(PROMPTS, 4, STOPPING, torch.Generator()),
+                lambda: small.rows_at_once(3, 4, 9, STOPPING)):
+        with pytest.raises(UserError, match="cache_bytes = 1000: one row of 12 new tokens after a prompt of 9 takes"):
+            ask()
 
 
 def test_stop_tokens_end_a_row_and_belong_to_it() -> None:

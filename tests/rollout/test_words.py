@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 import posttrain
 from posttrain.core.errors import UserError
-from posttrain.rollout.words import bad_words, logit_bias
+from posttrain.rollout.words import bad_words, completes, logit_bias
 from posttrain.train.folder import RunFolder
 
 
@@ -40,6 +40,26 @@ def test_biases_that_cannot_be(folder: Path, texts: tuple[str, ...], message: st
     assert str(caught.value) == message
     with pytest.raises(UserError, match="bad_words = '': has no tokens"):
         bad_words(AutoTokenizer.from_pretrained(folder), ("",))
+
+
+@pytest.mark.parametrize("stop", ["7é", "語", "a b", "b7é語a b 1", "é"])
+def test_a_stop_string_ends_where_the_whole_text_would(folder: Path, stop: str) -> None:
+    """A token is a byte here, so that é takes two and 語 three: the text of half a sign is another one's."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = "xé語 語é" * 40 + "ab7é語a b 12"
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    longest = 0
+
+    def decode(tokens: list[int]) -> str:
+        nonlocal longest
+        longest = max(longest, len(tokens))
+        return str(tokenizer.decode(tokens, skip_special_tokens=True))
+
+    end = next(i for i in range(1, len(ids) + 1) if stop in decode(ids[:i]))
+    longest = 0
+    assert not any(completes(decode, ids[:i], ("never", stop)) for i in range(1, end))
+    assert longest < 100  # of 600: a long completion costs no more than a short one
+    assert completes(decode, ids[:end], ("never", stop))
 
 
 def test_a_run_obeys_them(folder: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import threading
@@ -17,6 +18,7 @@ import torch
 
 from posttrain.core.errors import PosttrainError, UserError
 from posttrain.methods.groups.grpo import GRPO
+from posttrain.rollout import embedded
 from posttrain.train import checkpoint
 from posttrain.train.config import LanguageConfig
 from posttrain.train.display import Display
@@ -24,6 +26,14 @@ from posttrain.train.run import train
 from tests.tiny_folder import write_tiny_folder
 
 GRPO_ = GRPO(kl_coef=0.0)
+
+
+class Notes(Display):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
 
 
 @pytest.fixture(scope="module")
@@ -114,18 +124,28 @@ def test_prompt_longer_than_the_context_writes_nothing(config: LanguageConfig) -
     assert not Path(config.out).exists()
 
 
+def test_a_budget_for_sampling_is_told_kept_and_changes_no_token(config: LanguageConfig) -> None:
+    """One token's keys and values: 2 · 2 layers · 2 heads · 8 wide · 4 bytes = 256 bytes, so far below 1 GiB."""
+    long = replace(config, steps=1, max_new_tokens=40, eval_problems=2)
+    notes, told = Notes(), []
+    for name, budget in (("-all", 1 << 30), ("-few", 150_000)):
+        out = train(GRPO_, replace(long, out=config.out + name, cache_bytes=budget), notes).folder
+        told.append(pq.read_table(out / "rollouts/step-000001.parquet").to_pydict()["token"])
+        assert json.loads((out / "config.json").read_text())["config"]["cache_bytes"] == budget
+    assert told[0] == told[1]
+    line, = (line for line in notes.lines if "cache_bytes" in line)
+    assert re.fullmatch(r"cache_bytes = 150000: [1-7] of a step's 8 completions are sampled at a time, "
+                        "the next ones as others end", line)
+    with pytest.raises(UserError, match=r"cache_bytes = 9999: one row of 40 new tokens after a prompt of .* takes"):
+        train(GRPO_, replace(long, cache_bytes=9999))
+    assert not Path(config.out).exists()
+
+
 def test_damaged_checkpoint_is_named_and_skipped(config: LanguageConfig) -> None:
     class Stop(Display):
         def step(self, step: int, *_: object) -> None:
             if step == 5:
                 raise RuntimeError("power cut")
-
-    class Notes(Display):
-        def __init__(self) -> None:
-            self.lines: list[str] = []
-
-        def note(self, line: str) -> None:
-            self.lines.append(line)
 
     whole = train(GRPO_, replace(config, steps=6, out=config.out + "-whole")).folder
     config = replace(config, steps=6)
@@ -162,7 +182,8 @@ def test_failing_verifier(config: LanguageConfig, tmp_path: Path, body: str, fai
         train(GRPO_, replace(short, out=config.out + "-stop", on_reward_failure="stop"))
 
 
-def test_interrupt_saves_and_resumes_to_the_same_end(config: LanguageConfig) -> None:
+def test_interrupt_saves_and_resumes_to_the_same_end(config: LanguageConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where less memory is free by then: the budget for sampling, which rounding depends on, is kept."""
     whole = train(GRPO_, replace(config, out=config.out + "-whole")).folder
 
     class PressCtrlC(Display):
@@ -173,6 +194,7 @@ def test_interrupt_saves_and_resumes_to_the_same_end(config: LanguageConfig) -> 
     with pytest.raises(KeyboardInterrupt):
         train(GRPO_, replace(config, checkpoint_every=100), PressCtrlC())
     assert checkpoint.steps(Path(config.out) / "checkpoints") == [1]
+    monkeypatch.setattr(embedded, "default_bytes", lambda: 100_000)
     out = train(GRPO_, replace(config, checkpoint_every=100), resume=True).folder
     assert (out / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     assert (out / "final/model.safetensors").read_bytes() == (whole / "final/model.safetensors").read_bytes()

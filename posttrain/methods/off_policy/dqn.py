@@ -13,7 +13,6 @@ RMSProp; the options replay_ratio and envs say how many actions come before an u
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +27,7 @@ class NumberedQ(Method[Transitions]):
     """What DQN and those after it share: Q alone is trained, and its copy is renewed now and then."""
 
     learns_from = "transitions"
-    members: ClassVar[int] = 1
+    members = 1
     replays = ("spans", "priorities")
     defaults = by_kind(control={  # ε over 10,000 actions, for small tasks, where the paper has a million
         "policy": "greedy", "width": 128, "activation": "relu", "batch_size": 64, "epsilon": 0.05,

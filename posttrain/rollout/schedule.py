@@ -1,0 +1,217 @@
+"""Continuous batching: prompts that wait join as rows finish, so that long and short completions do not wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from posttrain.nets.precision import at_least_fp32
+from posttrain.nets.transformer import Attend, Linear, Transformer
+from posttrain.nets.tree import attend, build_level, common_prefix, look_bias
+from posttrain.rollout.cache import Cache, Fold, Shape, Where, close_gaps, rest_bias
+from posttrain.rollout.engine import Completions, Sampling, empty_completions
+from posttrain.rollout.sampler import draw, drawn_bytes, endings
+from posttrain.rollout.words import completes
+
+JOIN = 1 / 8  # of the places must be free before rows join: a prefill of several prompts reads the weights once
+PREFILL_TOKENS = 8192  # of one prefill, padding counted
+PREFILL_SCORES = 1 << 24  # of one product of queries and keys
+
+
+class Schedule:
+    """The rows of one call.  R rows in all, b of them alive, which the cache holds in its first b places.
+
+    What a row draws depends on its prompt and its own uniform numbers alone, not on who else is alive: company changes
+    the shapes of products, and so the rounding of log-probabilities.
+    """
+
+    def __init__(self, net: Transformer, linear: Linear, logits: Callable[[Tensor], Tensor],
+                 decode: Callable[[list[int]], str], prompts: Sequence[Sequence[int]], samples: int,
+                 sampling: Sampling, uniform: Tensor, budget: int) -> None:
+        """uniform [R, max_new_tokens]; budget: bytes of the cache and of what a step makes of living rows.
+
+        Raises:
+            UserError: if not a single row fits in the budget.
+        """
+        self.net, self.linear, self.logits, self.decode = net, linear, logits, decode
+        self.prompts, self.samples, self.sampling, self.uniform = prompts, samples, sampling, uniform
+        self.lengths, shared = torch.tensor([len(p) for p in prompts]), common_prefix(prompts)
+        shape = Shape(net.arch, net.head.dtype, shared, int(self.lengths.max()) - shared, sampling.max_new_tokens,
+                      drawn_bytes(sampling, net.arch.vocabulary))
+        self.cache = Cache(shape, shape.room(budget, len(prompts), samples))
+        self.seen = F.pad(endings(prompts, sampling.memory).repeat_interleave(samples, 0), (0, shape.limit))
+        self.out = empty_completions(self.seen[:, sampling.memory:])
+        self.stop_tokens = torch.tensor(sampling.stop_tokens, dtype=torch.long)
+        self.waiting = 0  # the first row that has not joined, and with it all later ones
+        self.opened = 0  # prompts that have been computed
+        self.row = self.drawn = torch.empty(0, dtype=torch.long)  # [b] who is alive, and with how many tokens
+        self.held = torch.empty(0, dtype=torch.long)  # [p] prompts in the cache
+        self.place = torch.zeros(len(prompts), dtype=torch.long)  # where each of them is
+        # hidden states of their last tokens
+        self.last = at_least_fp32(net.head.new_zeros(self.cache.room.prompts, net.arch.width))
+        if shared:
+            self._fill([prompts[0][:shared]], 0, self.cache.root_layers, 0)
+
+    def run(self) -> Completions:
+        while self.waiting < len(self.seen) or len(self.row):
+            ready = self._ready()
+            enough = max(1, int(JOIN * self.cache.room.rows))
+            if ready and (ready >= min(enough, len(self.seen) - self.waiting) or not len(self.row)):
+                self._join(ready)
+            else:
+                self._take(torch.arange(len(self.row)), self.logits(self._step()))
+        return self.out
+
+    # ------------------------------------------------------------------ who is alive
+
+    def _ready(self) -> int:
+        """Rows that wait and could join now: they have places, and so have their prompts."""
+        room, waiting = self.cache.room, len(self.seen) - self.waiting
+        prefilled = self.opened * self.samples - self.waiting  # of a prompt that some rows did not fit beside
+        return min(waiting, room.rows - len(self.row), prefilled + (room.prompts - len(self.held)) * self.samples)
+
+    def _join(self, count: int) -> None:
+        """The next rows, computing those of their prompts that are new, and drawing their first tokens."""
+        rows = torch.arange(self.waiting, self.waiting + count)
+        self.waiting += count
+        self._open(range(self.opened, int(rows[-1]) // self.samples + 1))
+        places = torch.arange(len(self.row), len(self.row) + count)
+        self.row, self.drawn = torch.cat([self.row, rows]), torch.cat([self.drawn, torch.zeros_like(rows)])
+        prompts, which = self.place[rows // self.samples].unique(return_inverse=True)
+        self._regroup()
+        self._take(places, self.logits(self.last[prompts])[which])
+
+    def _open(self, new: range) -> None:
+        """Compute these prompts into the cache's next places."""
+        shape = self.cache.shape
+        at_once = max(1, PREFILL_TOKENS // shape.rest)
+        for first in range(new.start, new.stop, at_once):
+            part = torch.arange(first, min(first + at_once, new.stop))
+            self.place[part] = places = torch.arange(len(self.held), len(self.held) + len(part))
+            self.last[places] = self._fill([self.prompts[p][shape.shared:] for p in part.tolist()], shape.shared,
+                                           self.cache.prompt_layers, len(self.held))
+            self.held = torch.cat([self.held, part])
+        self.opened = max(self.opened, new.stop)
+
+    def _take(self, places: Tensor, logits: Tensor) -> None:
+        """Draw the next token of the rows in these places; those that end leave."""
+        row, t, memory = self.row[places], self.drawn[places], self.sampling.memory
+        before = self.seen[row[:, None], t[:, None] + torch.arange(memory)]
+        token, self.out.logp[row, t], self.out.log_kept[row, t] = draw(logits, self.uniform[row, t], self.sampling,
+                                                                       before)
+        self.seen[row, memory + t] = token
+        self.drawn[places] = t + 1
+        stopped = self._stopped(row, token, t + 1)
+        self.out.lengths[row[stopped]] = t[stopped] + 1
+        self.out.finished[row[stopped]] = True
+        gone = stopped | (t + 1 == self.sampling.max_new_tokens)
+        if gone.any():
+            self._leave(places[gone])
+
+    def _stopped(self, row: Tensor, token: Tensor, count: Tensor) -> Tensor:
+        """[b] bool: rows that ended with this token, of `count` tokens."""
+        stop, strings = torch.isin(token, self.stop_tokens), self.sampling.stop_strings
+        for i in (~stop).nonzero()[:, 0].tolist() if strings else ():
+            stop[i] = completes(self.decode, self.out.tokens[row[i], : count[i]].tolist(), strings)
+        return stop
+
+    def _leave(self, places: Tensor) -> None:
+        """Rows leave, and prompts without a row that lives or waits; the last ones take their places."""
+        stays = torch.ones(len(self.row), dtype=torch.bool)
+        stays[places] = False
+        order, old, new = close_gaps(stays)
+        self.row, self.drawn = self.row[order], self.drawn[order]
+        if len(new):
+            self.cache.move_rows(old, new, int(self.drawn[new].max()))
+        needed = torch.isin(self.held, self.row // self.samples) | (self.held == self.waiting // self.samples)
+        if not needed.all():
+            order, old, new = close_gaps(needed)
+            self.held, self.last[new] = self.held[order], self.last[old]
+            self.cache.move_prompts(old, new)
+            self.place[self.held] = torch.arange(len(self.held))
+        self._regroup()
+
+    def _regroup(self) -> None:
+        """What the next steps need to know of the rows now alive."""
+        shape, prompt = self.cache.shape, self.row // self.samples
+        if len(self.row):
+            self.fold = Fold(self.place[prompt], len(self.held))
+            self.everyone = Fold(torch.zeros_like(prompt), 1)
+            self.start = self.lengths[prompt]
+            self.prompt_bias = rest_bias(self.start - shape.shared, shape.shared, shape.rest)
+
+    # ------------------------------------------------------------------ the model
+
+    def _body(self, ids: Tensor, positions: Tensor, attend_: Attend) -> Tensor:
+        """The residual stream after the layers, [n, d]."""
+        x, rotation = self.net.first(ids), self.net.rotation(positions)
+        for i in range(self.net.arch.layers):
+            x = self.net.layer(i, x, rotation, attend_, self.linear)
+        return x
+
+    def _step(self) -> Tensor:
+        """Hidden states [b, d] after every row's newest token, which goes into the cache."""
+        arch, at, width = self.net.arch, self.drawn - 1, int(self.drawn.max())
+        even = bool((self.drawn == width).all())
+        where: Where = (slice(0, len(at)), slice(None), width - 1) if even else (torch.arange(len(at)), slice(None), at)
+        biases = self._biases(width, even)
+
+        def attend_(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            self.cache.write(i, k, v, where)
+            q = (q * q.shape[-1]**-0.5).view(len(q), k.shape[1], -1, q.shape[-1])
+            return self.cache.attend(i, q, width, self.fold, self.everyone, biases[arch.reach(i)])
+
+        token = self.seen[self.row, self.sampling.memory + at]
+        return self.net.last(self._body(token, self.start + at, attend_))
+
+    def _biases(self, width: int, even: bool) -> dict[int | None, Tensor]:
+        """For every reach [b, 1, 1, shared + rest + width]: −∞ at what a row's newest token does not look at."""
+        shape, at, own = self.cache.shape, self.drawn - 1, torch.arange(width)
+        everything = F.pad(self.prompt_bias, (0, width))
+        if not even:
+            everything[:, 0, 0, -width:].masked_fill_(own > at[:, None], -torch.inf)
+        now = (self.start + at)[:, None]
+        biases = dict.fromkeys(self.net.arch.reaches, everything)
+        for reach in biases:
+            if reach is not None and int(now.max()) >= reach:
+                prompt = torch.arange(shape.shared + shape.rest).expand(len(at), -1)
+                far = torch.cat([prompt, self.start[:, None] + own], 1) <= now - reach
+                biases[reach] = everything.masked_fill(far[:, None, None], -torch.inf)
+        return biases
+
+    def _fill(self, segments: Sequence[Sequence[int]], start: int, layers: list[tuple[Tensor, Tensor]], first: int
+              ) -> Tensor:
+        """Tokens that begin at position `start`, after what all share, into the places from `first` on of `layers`.
+
+        Returns the hidden state of each segment's last token, [S, d].
+        """
+        arch = self.net.arch
+        level, ids = build_level(segments, [start] * len(segments))
+        above = [torch.arange(start)[None]] if start else []
+        at_once = max(1, PREFILL_SCORES // (level.segments * arch.heads * (start + level.width)))
+        parts = [range(i, min(i + at_once, level.width)) for i in range(0, level.width, at_once)]
+
+        def look(part: range, reach: int | None) -> Tensor:
+            keys = [*above, level.positions[:, : part.stop]]
+            return look_bias(level.positions[:, part.start : part.stop], keys, reach)
+
+        bias = cache(look) if len(parts) == 1 else look  # what many layers share; long ones are made anew
+
+        def attend_(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            own = [level.pad(x).transpose(1, 2) for x in (k, v)]
+            for store, new in zip(layers[i], own, strict=True):
+                store[first : first + len(new), :, : level.width] = new
+            pairs = [([root] if start else [], o) for root, o in zip(self.cache.root_layers[i], own, strict=True)]
+            q = level.pad((q * q.shape[-1]**-0.5).view(len(q), k.shape[1], -1, q.shape[-1]))
+            out = []
+            for part in parts:
+                keys, values = ([*r, o[:, :, : part.stop]] for r, o in pairs)
+                out.append(attend(q[:, part.start : part.stop], keys, values, bias(part, arch.reach(i))))
+            return level.unpad(torch.cat(out, 1)).view(len(ids), -1, q.shape[-1])
+
+        x = self._body(torch.tensor(ids), level.positions.view(-1)[level.slots], attend_)
+        return self.net.last(x[torch.tensor([len(s) for s in segments]).cumsum(0) - 1])
