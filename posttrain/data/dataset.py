@@ -117,9 +117,7 @@ def read_dataset(name: str) -> Dataset:
         raise UserError(f"dataset = {name!r}: its observations are {type(seen).__name__}, not Box")
     if not isinstance(taken, (Box, Discrete)) or (isinstance(taken, Box) and not np.isfinite(taken.high).all()):
         raise UserError(f"dataset = {name!r}: its actions are {taken}; must be Discrete, or a Box with finite bounds")
-    width, numbered = int(np.prod(seen.shape)), isinstance(taken, Discrete)
-    actions = int(taken.n) if isinstance(taken, Discrete) else int(np.prod(taken.shape))
-    spaces = Spaces(width, actions, numbered)
+    spaces = _spaces(seen, taken)
     try:
         episodes = [Episode(np.asarray(e.observations), np.asarray(e.actions), np.asarray(e.rewards),
                             np.asarray(e.terminations), np.asarray(e.truncations)) for e in data.iterate_episodes()]
@@ -144,6 +142,15 @@ def read_dataset(name: str) -> Dataset:
         episode=torch.repeat_interleave(torch.arange(len(episodes)), torch.tensor([len(e.rewards) for e in episodes])),
         task=data.env_spec.id if data.env_spec else "",
         references=None if low is None or high is None else (float(low), float(high)))
+
+
+def _spaces(seen: Any, taken: Any) -> Spaces:
+    from gymnasium.spaces import Discrete
+
+    width = int(np.prod(seen.shape))
+    if isinstance(taken, Discrete):
+        return Spaces(width, int(taken.n), True)
+    return Spaces(width, int(np.prod(taken.shape)), False)
 
 
 def _columns(parts: Sequence[np.ndarray], width: int) -> Tensor:

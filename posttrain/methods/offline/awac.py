@@ -31,7 +31,7 @@ class AWAC(Method[Transitions]):
         "source": "dataset", "width": 256, "activation": "relu", "max_grad_norm": 1e6, "rounds": 1000,
         "batch_size": 1024, "lr_schedule": "constant"})
 
-    temperature: Positive = 1.0  # λ, reward; paper app. A.3, locomotion
+    advantage_scale: Positive = 1.0  # λ, reward; paper app. A.3, locomotion
     max_weight: Positive = 100.0  # w; IQL's, whose weights are of the same form
     discount: Fraction = 0.99  # γ; paper app. A.3
     polyak: Fraction = 0.005  # ρ; paper app. A.3
@@ -52,7 +52,7 @@ class AWAC(Method[Transitions]):
             target = ops.td_target(batch.reward, batch.terminated, value, self.discount)  # [B]
             own, _ = models.policy.sample(batch.obs, batch.noise[:, 1])
             advantage = models.q(batch.obs, batch.action).amin(0) - models.q(batch.obs, own).amin(0)
-            weight = (advantage / self.temperature).exp().clamp(max=self.max_weight)
+            weight = (advantage / self.advantage_scale).exp().clamp(max=self.max_weight)
         error = models.q(batch.obs, batch.action) - target  # [K, B]
         logp = models.policy.log_prob(batch)[:, 0]
         loss = Loss(q=batch.mean((error**2).sum(0)), policy=batch.mean(-weight * logp))

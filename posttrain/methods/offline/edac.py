@@ -46,6 +46,6 @@ class EDAC(SAC):
 
         action = each(batch.action).requires_grad_()
         slope = torch.autograd.grad(models.q(each(batch.obs), action).sum(), action, create_graph=True)[0]  # [K, B, A]
-        unit = slope / (slope.norm(dim=2, keepdim=True) + 1e-10)
-        alike: Tensor = (unit.sum(0) ** 2).sum(1) - (unit**2).sum((0, 2))
-        return alike / max(self.members - 1, 1)
+        unit: Tensor = slope / (slope.norm(dim=2, keepdim=True) + 1e-10)
+        found: Tensor = ((unit.sum(0) ** 2).sum(1) - (unit**2).sum((0, 2))) / max(self.members - 1, 1)
+        return found

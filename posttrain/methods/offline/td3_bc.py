@@ -31,5 +31,5 @@ class TD3BC(TD3):
 
     def cost(self, models: Models, batch: Transitions) -> Tensor:
         action: Tensor = models.policy.mode(batch.obs)  # [B, A]
-        gain: Tensor = models.q.fixed(batch.obs, action)[0]
-        return ((action - batch.action) ** 2).mean(1) - batch.extra["scale"] * gain
+        gain: Tensor = batch.extra["scale"] * models.q.fixed(batch.obs, action)[0]
+        return ((action - batch.action) ** 2).mean(1) - gain

@@ -35,16 +35,16 @@ def test_losses_by_hand() -> None:
     # L_Q = ½ [ 0.375² + 1.625² + 1.25² + 2.25² ] = ½ [ 0.140625 + 2.640625 + 1.5625 + 5.0625 ] = 4.703125
     # Advantages: (2 + 0.75) − (2 + 0.25) = 0.5;  (0 − 0.25) − (0 + 0.25) = −0.5.
     # L_π = −½ [ e^{0.5 / 0.5} · (−1) + e^{−1} · (−2) ]
-    found = losses(temperature=0.5)
+    found = losses(advantage_scale=0.5)
     assert found["q"] == pytest.approx(4.703125, abs=1e-12)
     assert found["policy"] == pytest.approx((math.e + 2 * math.exp(-1)) / 2, abs=1e-12)
 
 
 def test_weights_are_bounded() -> None:
     # e^{0.5 / 0.1} = 148 is cut to 3; e^{−5} stays.
-    assert losses(temperature=0.1, max_weight=3.0)["policy"] == pytest.approx((3 + 2 * math.exp(-5)) / 2, abs=1e-12)
+    assert losses(advantage_scale=0.1, max_weight=3.0)["policy"] == pytest.approx((3 + 2 * math.exp(-5)) / 2, abs=1e-12)
 
 
 def test_a_high_temperature_clones() -> None:
     """The mean of −log π, 1.5."""
-    assert losses(temperature=1e13)["policy"] == pytest.approx(1.5, abs=1e-12)
+    assert losses(advantage_scale=1e13)["policy"] == pytest.approx(1.5, abs=1e-12)
