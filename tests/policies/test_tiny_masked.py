@@ -130,6 +130,7 @@ def test_options_that_nothing_would_read_are_refused(folder: Path, tmp_path: Pat
     planned = plan("grpo", {"policy": "tiny-masked", "task": "char-addition", "per_pass": 2}).config
     assert isinstance(planned, MaskedConfig)
     assert (planned.per_pass, planned.max_new_tokens) == (2, 5)
+    assert plan("d1", {"policy": "tiny-masked", "task": "char-addition"}).method.epochs == 12
     assert type(plan("grpo", {"policy": "tiny-char", "task": "char-addition"}).config) is LanguageConfig
 
 

@@ -21,15 +21,15 @@ from torch import Tensor
 
 from posttrain import ops
 from posttrain.core import Fraction, Groups, Loss, Method, Models, NonNegative, Paper
-from posttrain.core.types import Count
+from posttrain.core.method import by_kind
 
 
 @dataclass(frozen=True, kw_only=True)
 class D1(Method[Groups]):
     paper = Paper("2504.12216", "Zhao, Gupta, Zheng & Grover, 2025", parent="grpo")
     redraws = True
+    defaults = by_kind(masked={"epochs": 12})  # μ, the authors' train.yaml
 
-    epochs: Count = 12  # μ, passes over a batch, each with another mask; the authors' train.yaml
     clip: Fraction = 0.5  # ε, per token; the authors' train.yaml
     kl_coef: NonNegative = 0.04  # β, nats; the authors' train.yaml
 
