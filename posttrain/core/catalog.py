@@ -110,6 +110,21 @@ class MethodFile:
         common = {f.name for f in source.fields(PACKAGE / "core" / "method.py", "Method")}
         return tuple(f for f in self.fields if f.name not in common or self.shelf == CURRICULUM)
 
+    def defaults(self, kind: str) -> Mapping[str, Any]:
+        """Its defaults for a kind of policy, of hyperparameters and of options, as its class states them."""
+        for path, class_name in _lineage(self.path, self.attribute) if _is_class(self.path, self.attribute) else ():
+            stated = source.assigned(path, class_name, "defaults")
+            if stated is None:
+                continue
+            try:
+                assert isinstance(stated, ast.Call)
+                kinds: dict[str | None, Mapping[str, Any]] = {k.arg: ast.literal_eval(k.value) for k in stated.keywords}
+                return kinds.get(kind, {})
+            except (ValueError, AssertionError):  # made from other names
+                break
+        found: Mapping[str, Any] = make(self.name).defaults.get(kind, {})
+        return found
+
     @property
     def code_lines(self) -> int:
         return source.code_lines(self.path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from posttrain.evaluate.intervals import difference_interval, interval, paired_interval
 
@@ -14,6 +15,14 @@ MEASURES = (
     "return",  # the sum of an episode's rewards, each action the likeliest
 )
 SHARES = MEASURES[:3]  # in [0, 1], of the same problems at every evaluation
+
+
+COUNTED = {"return": "episodes"}  # what there is one score of; of every other measure it is a problem
+
+
+def measure_of(results: Mapping[str, Any]) -> str:
+    """The one of MEASURES that an evaluation reports; empty where it has none."""
+    return next((name for name in MEASURES if name in results), "")
 
 
 def gain_interval(measure: str, before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:

@@ -15,10 +15,11 @@ from posttrain.core import Batch, Curriculum, Groups, Method
 from posttrain.core.errors import UserError
 from posttrain.core.seeds import derive
 from posttrain.data.replay.uniform import Replay
+from posttrain.evaluate.control import returns
 from posttrain.evaluate.intervals import mean_interval
 from posttrain.nets.mlp import Normalizer
 from posttrain.policies.control import KINDS, ActionValue, StateValue, Temperature, decisions
-from posttrain.rollout.environments import Environments, make, play, spaces_of
+from posttrain.rollout.environments import Environments, make, spaces_of
 from posttrain.rollout.replayed import ReplaySource
 from posttrain.rollout.segments import EpisodeSource, SegmentSource
 from posttrain.train.config import ControlConfig
@@ -147,11 +148,9 @@ class ControlSetting:
     def evaluate(self, when: str) -> dict[str, Any]:
         """Returns of whole episodes from fixed starts, each action the likeliest."""
         config = self.config
-        seeds = [derive(config.seed, "heldout", i) % 2**31 for i in range(config.eval_episodes)]
-        with torch.no_grad():
-            played = play(config.task, self.policy.mode, seeds)
-        returns = [r for r, _ in played]
-        return {"return": sum(returns) / len(returns), "interval": mean_interval(returns), "scores": returns,
+        played = returns(self.policy, config.task, config.eval_episodes, config.seed)
+        scores = [r for r, _ in played]
+        return {"return": sum(scores) / len(scores), "interval": mean_interval(scores), "scores": scores,
                 "length": sum(n for _, n in played) / len(played)}
 
     # ------------------------------------------------------------------ what will be done, in words

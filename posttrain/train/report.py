@@ -39,8 +39,7 @@ def tell(summary: dict[str, Any], folder: Path, config: Config) -> list[str]:
         f"{measure.replace('_', ' ')} {shown(before[measure])} → {shown(after[measure])} (95% interval {spread}; "
         f"{changed}) on {summary['problems']} {what} in {duration(summary['training_seconds'])} of training",
         f"run folder {folder}, policy {folder / 'final'}",
-        f"next: posttrain eval {folder} --task {config.task}"
-        + (f"   or   posttrain export {folder} my-model" if measure in SHARES else ""),
+        f"next: posttrain eval {folder} --task {config.task}   or   posttrain export {folder} my-model",
     ]
     if "other_skills" in after:
         lines.insert(1, f"other skills {percent(before['other_skills'])} → {percent(after['other_skills'])} (95% "
