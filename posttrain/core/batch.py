@@ -172,7 +172,16 @@ class Groups(Batch):
 
 @dataclass(frozen=True, kw_only=True)
 class Transitions(Batch):
-    """Single actions and what followed each, from a replay or a dataset: B rows of one decision."""
+    """Single actions and what followed each, from a replay or a dataset: B rows of one decision.
+
+    A replay may give rows that span several actions, which only a method that discounts by `spans` may be given, and
+    rows drawn by priority, with `importance` in `extra`: such a method weighs its loss by it, and `prepare` leaves
+    `surprise` [B] ≥ 0 in `extra`, by which the replay draws next.
+
+    Columns that a dataset adds in `extra`: to_go [B], the discounted sum of rewards from here to the end of what was
+    logged of the episode, −∞ where that is not known; next_action, like `action`, what was done next, NaN where nothing
+    was or it is not known.
+    """
 
     keeps_old: ClassVar[bool] = False
 
@@ -182,3 +191,14 @@ class Transitions(Batch):
     next_obs: Tensor  # [B, ...]
     terminated: Tensor  # [B] bool: nothing comes after `next_obs`; a time limit does not terminate
     noise: Tensor  # [B, K, A] standard normal: the frozen randomness of whatever a method samples
+    span: Tensor | None = None  # [B] ≥ 1: actions from `obs` to `next_obs`, whose discounted rewards are `reward`
+
+    @property
+    def spans(self) -> Tensor:
+        """`span` in the precision of rewards; 1 where nothing is said of it."""
+        return torch.ones_like(self.reward) if self.span is None else self.span.to(self.reward.dtype)
+
+    @property
+    def importance(self) -> Tensor:
+        """[B] in (0, 1]: what each row's loss is weighed by; 1 where rows were drawn evenly."""
+        return self.extra.get("importance", torch.ones_like(self.reward))

@@ -19,6 +19,7 @@ import importlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -114,13 +115,11 @@ class MethodFile:
         """Its defaults for a kind of policy, of hyperparameters and of options, as its class states them."""
         for path, class_name in _lineage(self.path, self.attribute) if _is_class(self.path, self.attribute) else ():
             stated = source.assigned(path, class_name, "defaults")
-            if stated is None:
-                continue
-            try:
-                assert isinstance(stated, ast.Call)
-                kinds: dict[str | None, Mapping[str, Any]] = {k.arg: ast.literal_eval(k.value) for k in stated.keywords}
-                return kinds.get(kind, {})
-            except (ValueError, AssertionError):  # made from other names
+            if isinstance(stated, ast.Call):
+                with suppress(ValueError):  # made from other names
+                    kinds: dict[str, Mapping[str, Any]] = {str(k.arg): ast.literal_eval(k.value) for k in stated.keywords}
+                    return kinds.get(kind, {})
+            if stated is not None:
                 break
         found: Mapping[str, Any] = make(self.name).defaults.get(kind, {})
         return found

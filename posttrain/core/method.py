@@ -56,7 +56,9 @@ class Method(Generic[B]):
     learns_from: ClassVar[Material] = "samples"
     couples_rows: ClassVar[bool] = False  # True: the loss mixes rows of a unit, so a micro-batch keeps units whole
     couples_decisions: ClassVar[bool] = True  # False: once prepared, each decision may be a row and a unit of its own
+    kinds: ClassVar[tuple[str, ...]] = ()  # of policy, where it asks what not every kind can say; empty: every kind
     noises: ClassVar[int] = 0  # K of `Transitions.noise`
+    replays: ClassVar[Collection[str]] = ()  # of "spans" and "priorities": what of `Transitions` its loss heeds
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = by_kind()
 
     epochs: Count = 1  # μ; passes over each batch

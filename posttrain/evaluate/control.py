@@ -13,6 +13,7 @@ import torch
 
 from posttrain.core.errors import UserError
 from posttrain.core.seeds import derive
+from posttrain.data.dataset import told
 from posttrain.evaluate.intervals import mean_interval
 from posttrain.policies.control import ControlPolicy, load
 from posttrain.rollout.environments import flat, make, native, play, spaces_of
@@ -60,10 +61,7 @@ def check_fit(policy: ControlPolicy, task: str) -> None:
     found = spaces_of(env)
     env.close()
     if found != policy.spaces:
-        def told(obs: int, action: int, numbered: bool) -> str:
-            return f"{obs} numbers seen and {action} {'numbered actions' if numbered else 'numbers an action'}"
-
-        raise UserError(f"task = {task!r}: has {told(*found)}; this policy was made for {told(*policy.spaces)}")
+        raise UserError(f"task = {task!r}: has {told(found)}; this policy was made for {told(policy.spaces)}")
 
 
 # ---------------------------------------------------------------------- pictures

@@ -13,11 +13,10 @@ MEASURES = (
     "preference_accuracy",  # the share of a problem's given pairs whose better answer is the likelier one
     "answer_likelihood",  # the geometric mean of the probabilities of a given answer's tokens
     "return",  # the sum of an episode's rewards, each action the likeliest
+    "picture_reward",  # what the task says of a picture that the deterministic sampler makes
 )
 SHARES = MEASURES[:3]  # in [0, 1], of the same problems at every evaluation
-
-
-COUNTED = {"return": "episodes"}  # what there is one score of; of every other measure it is a problem
+UNITS = {"return": "episodes", "picture_reward": "pictures"}  # what a score is of, where it is no share
 
 
 def measure_of(results: Mapping[str, Any]) -> str:

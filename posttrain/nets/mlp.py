@@ -35,8 +35,25 @@ class MLP(nn.Module):
         return x
 
 
+Dropout = tuple[float, Tensor]
+"""The share of units that are left out, and a whole number of each row, [B] long, which decides of them."""
+
+
+def scattered(seed: Tensor, salt: int, members: int, width: int) -> Tensor:
+    """Numbers even in [0, 1), [members, B, width], that each row's seed [B] decides and nothing else.
+
+    splitmix64's finisher over seed, salt and place (Steele, Lea & Flood 2014), so a row is treated alike whatever
+    batch it is in.
+    """
+    place = torch.arange(members * width).reshape(members, 1, width) + (salt + 1) * 0x9E3779B1
+    x = seed[:, None] + place * -0x61C8864680B583EB
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        x = (x ^ (x >> shift & (1 << 64 - shift) - 1)) * factor
+    return ((x ^ (x >> 31)) & 0xFFFFFF).double() / 0x1000000
+
+
 class Ensemble(nn.Module):
-    """K perceptrons in one product: x [B, sizes[0]] -> [K, B, sizes[-1]]."""
+    """K perceptrons in one product: x [B, sizes[0]], or one [K, B, sizes[0]] of each -> [K, B, sizes[-1]]."""
 
     def __init__(self, members: int, sizes: Sequence[int], activation: str, generator: torch.Generator,
                  layer_norm: bool = False) -> None:
@@ -52,18 +69,22 @@ class Ensemble(nn.Module):
         self.biases = nn.ParameterList(torch.empty(members, 1, b).uniform_(-w, w, generator=generator)
                                        for _, b, w in bounds)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._through(x, list(self.weights), list(self.biases))
+    def forward(self, x: Tensor, dropout: Dropout | None = None) -> Tensor:
+        return self._through(x, list(self.weights), list(self.biases), dropout)
 
-    def fixed(self, x: Tensor) -> Tensor:
+    def fixed(self, x: Tensor, dropout: Dropout | None = None) -> Tensor:
         """The same with gradient to x alone."""
-        return self._through(x, [w.detach() for w in self.weights], [b.detach() for b in self.biases])
+        return self._through(x, [w.detach() for w in self.weights], [b.detach() for b in self.biases], dropout)
 
-    def _through(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-        y = x.expand(len(weights[0]), *x.shape)
+    def _through(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dropout: Dropout | None
+                 ) -> Tensor:
+        y = x if x.dim() == 3 else x.expand(len(weights[0]), *x.shape)
         for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
             y = torch.baddbmm(b, y, w)
             if i < len(weights) - 1:
+                if dropout is not None:
+                    rate, seed = dropout
+                    y = y * (scattered(seed, i, len(y), y.shape[-1]) >= rate) / (1 - rate)
                 y = self.activation(F.layer_norm(y, y.shape[-1:]) if self.layer_norm else y)
         return y
 

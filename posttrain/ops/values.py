@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 
-def td_target(reward: Tensor, terminated: Tensor, next_value: Tensor, discount: float) -> Tensor:
-    """r + γ V(s') where anything follows, else r; all [B].  Sutton & Barto, Reinforcement Learning (2018), eq. 6.5."""
+def td_target(reward: Tensor, terminated: Tensor, next_value: Tensor, discount: float | Tensor) -> Tensor:
+    """r + γ V(s') where anything follows, else r; all [B], γ also one number for all.
+
+    Sutton & Barto, Reinforcement Learning (2018), eq. 6.5.
+    """
     assert reward.shape == terminated.shape == next_value.shape, (reward.shape, terminated.shape, next_value.shape)
     return reward + discount * torch.where(terminated, 0.0, next_value)
 

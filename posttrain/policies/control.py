@@ -22,7 +22,7 @@ from posttrain.core import Batch, Score
 from posttrain.core.errors import UserError
 from posttrain.core.policy import Predictions
 from posttrain.data.steps import Spaces, Steps
-from posttrain.nets.mlp import MLP, Ensemble, Normalizer
+from posttrain.nets.mlp import MLP, Dropout, Ensemble, Normalizer
 from posttrain.policies.export import new_folder
 
 LOG_STD = (-5.0, 2.0)  # of a squashed Gaussian
@@ -114,10 +114,21 @@ class ControlPolicy(nn.Module, ABC):
         """
         with new_folder(target) as folder:
             save_file({name: x.contiguous() for name, x in self.state_dict().items()}, folder / "weights.safetensors")
-            told = {"kind": KIND_NAMES[type(self)], "spaces": self.spaces._asdict(), "width": self.width,
-                    "layers": self.layers, "activation": self.activation, "normalized": self.normalizer is not None}
+            told = {"kind": KIND_NAMES[type(self)], "spaces": self.spaces._asdict(), **self.shape}
             (folder / "policy.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         return target
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What `of` takes beside the spaces."""
+        return {"width": self.width, "layers": self.layers, "activation": self.activation,
+                "normalized": self.normalizer is not None}
+
+    @classmethod
+    def of(cls, spaces: Spaces, *, width: int, layers: int, activation: str, normalized: bool) -> ControlPolicy:
+        """A policy of this shape, for weights to be loaded into."""
+        return cls(spaces, width, layers, activation, Normalizer(spaces.obs) if normalized else None,
+                   torch.Generator())
 
 
 class Gaussian(ControlPolicy):
@@ -229,9 +240,44 @@ class Categorical(ControlPolicy):
         return lambda rows: logp[rows]
 
 
+class Greedy(ControlPolicy):
+    """The action that a Q network thinks best: no weights but Q's, no likelihood; whoever explores acts otherwise."""
+
+    def __init__(self, q: ActionValue) -> None:
+        nn.Module.__init__(self)
+        self.spaces, self.q, self.normalizer = q.spaces, q, None
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.q.worth(obs)
+
+    def sample(self, obs: Tensor, noise: Tensor) -> Sampled:
+        """The same action whatever the noise."""
+        action = self.mode(obs)
+        return Sampled(action, obs.new_zeros(len(action)))
+
+    def mode(self, obs: Tensor) -> Tensor:
+        return self.q.worth(obs).argmax(-1)
+
+    def log_density(self, obs: Tensor, action: Tensor) -> Tensor:
+        raise UserError("policy = 'greedy': has no log-probability; this method needs 'categorical'")
+
+    def entropy(self, obs: Tensor) -> Tensor:
+        raise UserError("policy = 'greedy': has no entropy")
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        return self.q.shape
+
+    @classmethod
+    def of(cls, spaces: Spaces, **shape: Any) -> ControlPolicy:
+        support = torch.zeros(shape["atoms"]) if shape.pop("supported") else None
+        return cls(ActionValue(spaces, generator=torch.Generator(), support=support, **shape))
+
+
 KINDS: Mapping[str, type[ControlPolicy]] = {
     "gaussian": Gaussian, "squashed-gaussian": SquashedGaussian, "deterministic": Deterministic,
-    "categorical": Categorical}
+    "categorical": Categorical, "greedy": Greedy}
+NUMBERED = ("categorical", "greedy")  # those whose actions are
 KIND_NAMES = {kind: name for name, kind in KINDS.items()}
 
 
@@ -243,10 +289,7 @@ def load(folder: Path) -> ControlPolicy:
     """
     try:
         told = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
-        spaces = Spaces(**told["spaces"])
-        normalizer = Normalizer(spaces.obs) if told["normalized"] else None
-        policy = KINDS[told["kind"]](spaces, told["width"], told["layers"], told["activation"], normalizer,
-                                     torch.Generator())
+        policy = KINDS[told.pop("kind")].of(Spaces(**told.pop("spaces")), **told)
         policy.load_state_dict(load_file(folder / "weights.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"policy = '{folder}': holds no control policy ({type(error).__name__}: {error})") from error
@@ -294,34 +337,69 @@ class StateValue(nn.Module):
 
 
 class ActionValue(nn.Module):
-    """Q(s, a): what an action is worth in a state, by an ensemble of K; where actions are numbered, of each of them."""
+    """Q(s, a): what an action is worth in a state, by an ensemble of K; where actions are numbered, of each of them.
+
+    With N atoms it gives N numbers of each action, which say how its return is distributed: logits over a support,
+    or without one quantiles.
+    """
 
     def __init__(self, spaces: Spaces, members: int, width: int, layers: int, activation: str,
-                 generator: torch.Generator, layer_norm: bool = False, outputs: int = 1) -> None:
+                 generator: torch.Generator, layer_norm: bool = False, atoms: int = 0, dueling: bool = False,
+                 support: Tensor | None = None, normalizer: Normalizer | None = None) -> None:
+        """atoms: N, 0 for one plain number; support: [N], the returns that logits are of.
+
+        dueling: V(s) + A(s, a) − mean of A(s, ·), both from the last hidden layer (Wang et al., 1511.06581).
+        """
         super().__init__()
-        self.spaces, self.outputs = spaces, outputs
+        self.spaces, self.atoms, self.dueling, self.normalizer = spaces, atoms, dueling, normalizer
+        self.shape: dict[str, Any] = {
+            "members": members, "width": width, "layers": layers, "activation": activation, "layer_norm": layer_norm,
+            "atoms": atoms, "dueling": dueling, "supported": support is not None}
         inputs = spaces.obs if spaces.numbered else spaces.obs + spaces.action
-        last = (spaces.action if spaces.numbered else 1) * outputs
-        self.body = Ensemble(members, [inputs, *[width] * layers, last], activation, generator, layer_norm)
+        self.columns = spaces.action + dueling if spaces.numbered else 1
+        self.body = Ensemble(members, [inputs, *[width] * layers, self.columns * max(atoms, 1)], activation,
+                             generator, layer_norm)
+        self.support: Tensor | None
+        self.register_buffer("support", support)
 
     @property
     def module(self) -> nn.Module:
         return self
 
-    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        """[B, obs], [B, A] -> [K, B]."""
-        out: Tensor = self.body(torch.cat([obs, action], -1))[..., 0]
-        return out
+    def _seen(self, obs: Tensor) -> Tensor:
+        return obs if self.normalizer is None else self.normalizer(obs)
 
-    def fixed(self, obs: Tensor, action: Tensor) -> Tensor:
+    def forward(self, obs: Tensor, action: Tensor, dropout: Dropout | None = None) -> Tensor:
+        """[B, obs], [B, A] or [B] long -> [K, B], or [K, B, N]; [K, B, obs], [K, B, A] gives each member its own."""
+        if self.spaces.numbered:
+            return self.every(obs)[:, torch.arange(len(action)), action]
+        return self._apart(self.body(torch.cat([self._seen(obs), action], -1), dropout))[:, :, 0]
+
+    def fixed(self, obs: Tensor, action: Tensor, dropout: Dropout | None = None) -> Tensor:
         """The same with gradient to the action alone, for a policy to climb."""
-        out: Tensor = self.body.fixed(torch.cat([obs, action], -1))[..., 0]
-        return out
+        return self._apart(self.body.fixed(torch.cat([self._seen(obs), action], -1), dropout))[:, :, 0]
 
     def every(self, obs: Tensor) -> Tensor:
-        """Of every numbered action: [B, obs] -> [K, B, actions]."""
-        out: Tensor = self.body(obs)
+        """Of every numbered action: [B, obs] -> [K, B, actions], or [K, B, actions, N]."""
+        out = self._apart(self.body(self._seen(obs)))
+        if self.dueling:
+            advantage = out[:, :, 1:]
+            out = out[:, :, :1] + advantage - advantage.mean(2, keepdim=True)
         return out
+
+    def expected(self, out: Tensor) -> Tensor:
+        """The mean of the return that N atoms stand for: [..., N] -> [...]; a plain number is one already."""
+        if not self.atoms:
+            return out
+        return out.mean(-1) if self.support is None else out.softmax(-1) @ self.support
+
+    def worth(self, obs: Tensor) -> Tensor:
+        """What every numbered action is worth in the mean of the ensemble, [B, actions]."""
+        return self.expected(self.every(obs)).mean(0)
+
+    def _apart(self, out: Tensor) -> Tensor:
+        """[K, B, columns · N] -> [K, B, columns, N], without N where there are no atoms."""
+        return out.unflatten(-1, (self.columns, self.atoms)) if self.atoms else out
 
 
 class Temperature(nn.Module):

@@ -67,7 +67,7 @@ def make(target: Path, say: Say = to_stderr, most_steps: int = MOST_STEPS) -> No
 def supervised(arch: Architecture, most_steps: int) -> tuple[Transformer, int]:
     """A net trained on the mean −log p of the answers' tokens, end included, until it knows ENOUGH; and its steps."""
     task, right = CharAddition(), deque[float](maxlen=WINDOW)
-    with _one_thread():
+    with one_thread():
         net = Transformer(arch, initial_weights(arch, torch.Generator().manual_seed(SEED)))
         policy = CausalLM(net, tokenizer=None)
         optimizer = torch.optim.AdamW(net.parameters(), LR, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
@@ -146,7 +146,7 @@ def _tokenizer() -> Any:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """The order of additions, and so the last bits, must not depend on how many cores there are."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from posttrain.core.errors import UserError
-from posttrain.rollout.engine import Completions, Sampling
+from posttrain.rollout.engine import Completions, Sampling, empty_completions
 from posttrain.rollout.sampler import draw, endings
-from posttrain.rollout.transformers_engine import NO_LIMIT, empty_completions
+from posttrain.rollout.transformers_engine import NO_LIMIT
 
 CACHE_BYTES = 2 << 30  # of keys and values; rows that do not fit wait for others to end
 STEP_TOKENS = 8192  # of prompts, computed at a time
@@ -42,7 +42,7 @@ class VllmEngine:
         Raises:
             UserError: if vLLM is not installed or cannot run this model.
         """
-        self.weights, self.decode = weights, decode
+        self.weights, self.decode, self.cache_bytes = weights, decode, 0
         self.draws: Draws | None = None  # those of the `generate` under way
         self.llm = _open(folder, self._take, context, dtype)
         self.context = min(context, self.llm.model_config.max_model_len)  # as much as its cache holds
@@ -56,6 +56,13 @@ class VllmEngine:
         """In memory: the tensors are copied one by one into vLLM's own layout."""
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(self.weights().items())})
         self.llm.apply_model(_pack_head)
+
+    def keep_to(self, cache_bytes: int) -> None:
+        raise UserError(f"cache_bytes = {cache_bytes}: vLLM keeps a cache of its own, of {CACHE_BYTES} bytes, in which "
+                        "rows wait for room by themselves")
+
+    def rows_at_once(self, prompts: int, samples: int, prompt_tokens: int, sampling: Sampling) -> int:
+        return prompts * samples
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling,
@@ -90,7 +97,7 @@ class Draws:
         self.sampling, self.decode = sampling, decode
         self.stop_tokens = torch.tensor(sampling.stop_tokens, dtype=torch.long)
         self.uniform = torch.rand(rows, limit, generator=generator)
-        self.out = empty_completions(rows, limit)
+        self.out = empty_completions(torch.zeros(rows, limit, dtype=torch.long))
         self.seen = torch.cat([endings(prompts, sampling.memory).repeat_interleave(samples, 0), self.out.tokens], 1)
         self._ended: list[int] = []
 

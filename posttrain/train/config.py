@@ -82,10 +82,13 @@ class LanguageConfig(Config):
 class ControlConfig(Config):
     """The options of a run that trains a policy to act on an environment."""
 
-    policy: Literal["auto", "gaussian", "squashed-gaussian", "deterministic", "categorical"] = "auto"  # kind
+    policy: Literal["auto", "gaussian", "squashed-gaussian", "deterministic", "categorical",
+                    "greedy"] = "auto"  # kind
     task: str = "CartPole-v1"  # any Gymnasium id
     steps: Count = 100  # lines of metrics.jsonl, each of `rounds` batches
-    source: Literal["auto", "segments", "episodes", "replay"] = "auto"  # what a batch holds; auto: by method
+    source: Literal["auto", "segments", "episodes", "replay", "dataset"] = "auto"  # what a batch holds; auto: by method
+    dataset: tuple[str, ...] = ()  # logged transitions to learn from, a Minari folder or name; several are joined
+    dataset_share: Fraction = 1.0  # of a batch; the rest comes from a replay that acting fills
 
     envs: Count = 1  # environments that are stepped together
     horizon: Count = 2048  # segments: steps of each environment in a batch
@@ -96,10 +99,19 @@ class ControlConfig(Config):
     capacity: Count = 1_000_000  # replay: transitions kept, the newest
     random_steps: Natural = 1000  # replay: random actions before the first batch
     exploration: NonNegative = 0.0  # replay: standard deviation of noise added to actions, in halves of their range
+    epsilon: Fraction = 0.0  # replay: share of actions that are random, in the end
+    epsilon_start: Fraction = 1.0  # replay: that share at first; it falls linearly
+    epsilon_rounds: Natural = 0  # replay: batches until it has fallen
+    replay_ratio: Count = 1  # replay: batches drawn after each step of every environment
+    span: Count = 1  # replay: actions from a transition's observation to the one after, for methods that take it
+    replay: Literal["uniform", "prioritized"] = "uniform"  # how transitions are drawn
+    priority: Fraction = 0.6  # prioritized: power of a transition's surprise that it is drawn in proportion to
+    correction: Fraction = 0.4  # prioritized: power of the importance weights at first; 1 in the end
 
     width: Count = 64  # units of a hidden layer
     layers: Natural = 2  # hidden layers
     activation: Literal["tanh", "relu"] = "tanh"  # of hidden layers
+    dueling: bool = False  # Q of numbered actions: a state's value and each action's advantage, added
     normalize_obs: bool = False  # by the mean and deviation of all seen so far, saved with the policy
     normalize_reward: bool = False  # by the deviation of the discounted return so far, clipped at ± 10
     lr: Positive = 3e-4  # AdamW's learning rate at the start
@@ -108,3 +120,26 @@ class ControlConfig(Config):
 
     threads: Natural = 1  # CPU threads; small networks are slower on more
     eval_episodes: Count = 20  # in each evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureConfig(Config):
+    """The options of a run that trains a policy to make pictures."""
+
+    policy: Literal["digits-flow", "digits-ddpm"] = "digits-flow"  # pretrained: a flow, or a diffusion
+    task: str = "digits/classifier"  # digits/NAME: what is rewarded
+    steps: Count = 100  # batches to learn from
+
+    prompts: Count = 10  # labels per step
+    samples: Count = 16  # pictures per label, the group
+    denoising_steps: Count = 10  # of the sampler
+    spread: NonNegative | None = None  # noise of its steps: flow, a of the SDE; diffusion, η; none: 0.7 and 1
+    shared_start: bool = False  # the pictures of a group begin as the same noise
+    drawn: Literal["every", "one"] = "every"  # steps that are drawn: all, or one of each group's, the rest computed
+    step_share: Fraction = 1.0  # of a picture's drawn steps that are learnt from, at random, one at least
+    interval: Fraction = 1.0  # the last steps alone are learnt, this share of them at first; a group shares the others
+
+    lr: Positive = 1e-3  # AdamW's learning rate at the start
+    betas: tuple[float, float] = (0.9, 0.999)  # AdamW's averages
+    threads: Natural = 1  # CPU threads; small networks are slower on more
+    eval_pictures: Count = 200  # in each evaluation, from noise that training never sees

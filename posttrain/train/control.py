@@ -1,4 +1,4 @@
-"""A run that trains a policy to act on an environment: on-policy segments or episodes, or a replay."""
+"""A run that trains a policy to act on an environment: on-policy segments or episodes, a replay, or logged data."""
 
 from __future__ import annotations
 
@@ -14,13 +14,26 @@ from torch import Tensor
 from posttrain.core import Batch, Curriculum, Groups, Method
 from posttrain.core.errors import UserError
 from posttrain.core.seeds import derive
+from posttrain.data.dataset import Dataset, read_datasets, told
+from posttrain.data.replay.prioritized import PrioritizedReplay
 from posttrain.data.replay.uniform import Replay
+from posttrain.data.steps import Spaces
 from posttrain.evaluate.control import returns
 from posttrain.evaluate.intervals import mean_interval
 from posttrain.nets.mlp import Normalizer
-from posttrain.policies.control import KINDS, ActionValue, StateValue, Temperature, decisions
+from posttrain.policies.control import (
+    KINDS,
+    NUMBERED,
+    ActionValue,
+    ControlPolicy,
+    Greedy,
+    StateValue,
+    Temperature,
+    decisions,
+)
 from posttrain.rollout.environments import Environments, make, spaces_of
-from posttrain.rollout.replayed import ReplaySource
+from posttrain.rollout.logged import DatasetSource
+from posttrain.rollout.replayed import Exploration, ReplaySource
 from posttrain.rollout.segments import EpisodeSource, SegmentSource
 from posttrain.train.config import ControlConfig
 from posttrain.train.objective import method_name, updates
@@ -43,12 +56,21 @@ class ControlSetting:
         self.spaces = spaces_of(env)
         env.close()
         self.kind = source_of(method, config)
+        self.logged = open_datasets(config, self.spaces) if self.kind == "dataset" else None
+        self.from_log = round(config.dataset_share * config.batch_size) if self.logged else 0  # rows of a batch
+        self.acts = self.kind != "episodes" and self.from_log < config.batch_size  # in environments that go on
         kind = policy_of(method, config, self.spaces.numbered)
         self.normalizer = Normalizer(self.spaces.obs) if config.normalize_obs else None
-        self.policy = KINDS[kind](self.spaces, config.width, config.layers, config.activation, self.normalizer,
-                                  self._stream("policy"))
-        self.notes: tuple[str, ...] = ()
-        self.facts = {"kind": kind, "source": self.kind}
+        if self.normalizer and self.logged:
+            self.normalizer.observe(self.logged.obs)
+        check_replay(method, config, self.spaces.numbered)
+        self.policy: ControlPolicy = Greedy(self.q) if kind == "greedy" else KINDS[kind](
+            self.spaces, config.width, config.layers, config.activation, self.normalizer, self._stream("policy"))
+        self.notes = notes_of(self.logged, config)
+        self.facts: dict[str, Any] = {"kind": kind, "source": self.kind}
+        if self.logged:
+            self.facts["dataset"] = {"transitions": len(self.logged), "episodes": len(self.logged.returns),
+                                     "mean_return": float(self.logged.returns.mean())}
         self.scale = RewardScale(config.envs, getattr(method, "discount", 1.0)) if config.normalize_reward else None
 
     def _stream(self, name: str) -> torch.Generator:
@@ -76,7 +98,9 @@ class ControlSetting:
     def q(self) -> ActionValue:
         config = self.config
         return ActionValue(self.spaces, getattr(self.method, "members", 2), config.width, config.layers,
-                           config.activation, self._stream("q"), getattr(self.method, "layer_norm", False))
+                           config.activation, self._stream("q"), getattr(self.method, "layer_norm", False),
+                           getattr(self.method, "atoms", 0), config.dueling, getattr(self.method, "support", None),
+                           self.normalizer)
 
     # ------------------------------------------------------------------ what a step learns from
 
@@ -87,9 +111,17 @@ class ControlSetting:
     def envs(self) -> Environments:
         return Environments(self.config.task, self.config.envs, self.config.seed)
 
+    @property
+    def _replays(self) -> bool:
+        return self.acts and self.kind in ("replay", "dataset")
+
     @cached_property
     def replay(self) -> Replay:
-        return Replay(self.spaces, self.config.capacity)
+        config, discount = self.config, getattr(self.method, "discount", 1.0)
+        if config.replay == "prioritized":
+            return PrioritizedReplay(self.spaces, config.capacity, config.envs, config.span, discount,
+                                     config.priority, config.correction, config.steps * config.rounds)
+        return Replay(self.spaces, config.capacity, config.envs, config.span, discount)
 
     @cached_property
     def source(self) -> Any:
@@ -98,8 +130,14 @@ class ControlSetting:
             return SegmentSource(self.envs, self.policy, config.horizon, config.seed)
         if self.kind == "episodes":
             return EpisodeSource(config.task, self.policy, config.starts, config.samples, config.seed)
-        return ReplaySource(self.envs, self.policy, self.replay, config.batch_size, self.method.noises,
-                            config.random_steps, config.exploration, config.seed)
+        acting = ReplaySource(
+            self.envs, self.policy, self.replay, config.batch_size - self.from_log, self.method.noises,
+            Exploration(config.random_steps, config.exploration, config.epsilon_start, config.epsilon,
+                        config.epsilon_rounds), config.replay_ratio, config.seed) if self.acts else None
+        if self.logged is None:
+            return acting
+        return DatasetSource(self.logged, self.from_log, self.method.noises, getattr(self.method, "discount", 1.0),
+                             config.span, config.seed, acting)
 
     def next(self, step: int) -> Experience:
         batch = self.source.next(step)
@@ -107,12 +145,14 @@ class ControlSetting:
 
     def learnt(self, step: int, material: Experience, batch: Batch) -> dict[str, float]:
         raw = material.raw
+        if self.kind == "replay":
+            self.replay.learnt(batch.extra)
         if isinstance(raw, Groups) and self.normalizer:
             self.normalizer.observe(decisions(raw)[0])
         if isinstance(raw, Groups) and self.kind == "episodes":
             ended = list(zip(raw.reward.tolist(), raw.mask.sum(1).tolist(), strict=True))
         else:
-            ended = self.envs.take_finished()
+            ended = self.envs.take_finished() if self.acts else []
         if not ended:
             return {}
         returns, lengths = zip(*ended, strict=True)
@@ -122,25 +162,25 @@ class ControlSetting:
         return None
 
     def state(self) -> dict[str, Any]:
-        return {"envs": {} if self.kind == "episodes" else self.envs.state(),
+        return {"envs": self.envs.state() if self.acts else {},
                 "scale": self.scale.state() if self.scale else {}}
 
     def tensors(self) -> dict[str, Tensor]:
         parts = {"normalizer": self.normalizer.state_dict() if self.normalizer else {},
-                 "replay": self.replay.tensors() if self.kind == "replay" else {}}
+                 "replay": self.replay.tensors() if self._replays else {}}
         return {f"{part}/{name}": x for part, kept in parts.items() for name, x in kept.items()}
 
     def load(self, state: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
         def part(name: str) -> dict[str, Tensor]:
             return {key.partition("/")[2]: x for key, x in tensors.items() if key.startswith(f"{name}/")}
 
-        if self.kind != "episodes":
+        if self.acts:
             self.envs.restore(state["envs"])
         if self.normalizer:
             self.normalizer.load_state_dict(part("normalizer"))
         if self.scale:
             self.scale.load(state["scale"])
-        if self.kind == "replay":
+        if self._replays:
             self.replay.load(part("replay"))
 
     # ------------------------------------------------------------------ how good it is
@@ -150,8 +190,13 @@ class ControlSetting:
         config = self.config
         played = returns(self.policy, config.task, config.eval_episodes, config.seed)
         scores = [r for r, _ in played]
-        return {"return": sum(scores) / len(scores), "interval": mean_interval(scores), "scores": scores,
-                "length": sum(n for _, n in played) / len(played)}
+        mean = sum(scores) / len(scores)
+        found = {"return": mean, "interval": mean_interval(scores), "scores": scores,
+                 "length": sum(n for _, n in played) / len(played)}
+        if self.logged and self.logged.references:
+            low, high = self.logged.references
+            found["normalized"] = 100 * (mean - low) / (high - low)  # 0: the dataset's reference of chance; 100: expert
+        return found
 
     # ------------------------------------------------------------------ what will be done, in words
 
@@ -161,6 +206,9 @@ class ControlSetting:
             "segments": f"{config.envs} environments × {config.horizon} steps = {config.envs * config.horizon} actions",
             "episodes": f"{config.starts} starts × {config.samples} = {config.starts * config.samples} episodes",
             "replay": f"{config.envs} actions, then {config.batch_size} transitions of the last {config.capacity}",
+            "dataset": f"{self.from_log} of {len(self.logged or ())} logged transitions"
+                       + f", {config.envs} actions, then {config.batch_size - self.from_log} of the last "
+                         f"{config.capacity}" * self.acts,
         }[self.kind]
         trained = sum(p.numel() for p in self.policy.parameters())
         return [
@@ -204,12 +252,41 @@ def source_of(method: Method[Any], config: ControlConfig) -> str:
     """
     if method.learns_from in ("demonstrations", "both"):
         raise UserError(f"method = {method_name(method)!r}: learns from given answers, and an environment gives none")
-    allowed = ("replay",) if method.learns_from == "transitions" else ("segments", "episodes")
+    off_policy, share = method.learns_from == "transitions", config.dataset_share
+    if config.dataset and not off_policy:
+        raise UserError(f"dataset = {config.dataset[0]!r}: {method_name(method)} learns from its own acting alone")
+    if not config.dataset and (config.source == "dataset" or (off_policy and share < 1)):
+        raise UserError(f"dataset is missing: {method_name(method)} learns from logged transitions; give --dataset "
+                        "FOLDER, which posttrain data make TASK --out FOLDER makes")
+    if config.dataset and round(share * config.batch_size) == 0:
+        raise UserError(f"dataset_share = {share:g}: leaves no row of {config.batch_size} to the dataset")
+    allowed: tuple[str, ...] = ("segments", "episodes")
+    if off_policy:
+        allowed = ("dataset",) if config.dataset else ("replay",)
     if config.source == "auto":
         return allowed[0] if "critic" in method.needs or len(allowed) == 1 else "episodes"
     if config.source not in allowed:
-        raise UserError(f"source = {config.source!r}: {method_name(method)} learns from {' or '.join(allowed)}")
+        given = " and a dataset is given" if config.dataset else ""
+        raise UserError(f"source = {config.source!r}: {method_name(method)} learns from {' or '.join(allowed)}{given}")
     return config.source
+
+
+def open_datasets(config: ControlConfig, spaces: Spaces) -> Dataset:
+    """
+    Raises:
+        UserError: where they cannot be read, or are not of the task's spaces.
+    """
+    found = read_datasets(config.dataset)
+    if found.spaces != spaces:
+        raise UserError(f"dataset = {config.dataset[0]!r}: holds {told(found.spaces)}, and {config.task} has "
+                        f"{told(spaces)}")
+    return found
+
+
+def notes_of(logged: Dataset | None, config: ControlConfig) -> tuple[str, ...]:
+    if logged and logged.task not in ("", config.task):
+        return (f"the dataset was logged on {logged.task}, and the policy is measured on {config.task}",)
+    return ()
 
 
 def policy_of(method: Method[Any], config: ControlConfig, numbered: bool) -> str:
@@ -221,9 +298,34 @@ def policy_of(method: Method[Any], config: ControlConfig, numbered: bool) -> str
     kind = config.policy
     if kind == "auto":
         kind = "categorical" if numbered else "gaussian"
-    if (kind == "categorical") != numbered:
+    if (kind in NUMBERED) != numbered:
         raise UserError(f"policy = {kind!r}: the actions of {config.task!r} are "
                         f"{'numbered' if numbered else 'numbers in a range'}")
+    if kind == "greedy" and config.normalize_obs:
+        raise UserError("normalize_obs = True: a greedy policy takes observations as they are")
+    if (kind == "greedy") == ("policy" in method.lr_scale):
+        raise UserError(f"policy = {kind!r}: {method_name(method)} trains " + (
+            "a policy of its own" if kind == "greedy" else "Q alone, so it acts by policy = 'greedy'"))
     return kind
+
+
+def check_replay(method: Method[Any], config: ControlConfig, numbered: bool) -> None:
+    """
+    Raises:
+        UserError: on what a replay is asked for that this method or these actions cannot take.
+    """
+    name = method_name(method)
+    if config.span > 1 and "spans" not in method.replays:
+        raise UserError(f"span = {config.span}: {name} learns from transitions of one action")
+    if config.replay != "uniform" and "priorities" not in method.replays:
+        raise UserError(f"replay = {config.replay!r}: {name} does not weigh what it learns from; must be 'uniform'")
+    if config.replay != "uniform" and config.dataset:
+        raise UserError(f"replay = {config.replay!r}: a dataset is drawn from evenly; must be 'uniform'")
+    if config.exploration and numbered:
+        raise UserError(f"exploration = {config.exploration:g}: the actions of {config.task!r} are numbered; "
+                        "random ones are the share epsilon")
+    if config.dueling and not (numbered and "q" in method.needs):
+        raise UserError(f"dueling = true: needs a method with Q of numbered actions, and {name} on "
+                        f"{config.task!r} has none")
 
 

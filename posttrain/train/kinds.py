@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from posttrain.train.config import Config, ControlConfig, LanguageConfig
+from posttrain.train.config import Config, ControlConfig, LanguageConfig, PictureConfig
 
 if TYPE_CHECKING:
     from posttrain.core import Curriculum, Method
@@ -20,18 +20,24 @@ class Kind(NamedTuple):
 
     config: type[Config]
     setting: str  # module:class
+    clip: float | None = None  # ε that its policies declare, for methods whose own is meant for a token's ratio
 
 
 KINDS: Mapping[str, Kind] = {
     "language": Kind(LanguageConfig, "posttrain.train.language:LanguageSetting"),
     "control": Kind(ControlConfig, "posttrain.train.control:ControlSetting"),
+    # a log-probability is a mean over pixels, not a sum: DDPO's clip range (2305.13301, app. D)
+    "pictures": Kind(PictureConfig, "posttrain.train.pictures:PictureSetting", clip=1e-4),
 }
 CONTROL = typing.get_args(typing.get_type_hints(ControlConfig)["policy"])
+PICTURES = typing.get_args(typing.get_type_hints(PictureConfig)["policy"])
 GYM_ID = re.compile(r"([\w:.-]+/)?[A-Za-z][\w.-]*-v\d+")  # as Gymnasium spells them
 
 
 def kind_of(policy: str, task: str) -> str:
     """The key in KINDS; empty names are what the user left to defaults."""
+    if policy in PICTURES or (not policy and task.startswith("digits/")):
+        return "pictures"
     return "control" if policy in CONTROL or (not policy and GYM_ID.fullmatch(task)) else "language"
 
 

@@ -46,8 +46,8 @@ def source_kind(learns_from: str, method: str, config: LanguageConfig, task: Tas
     return kind
 
 
-UNUSED_WITHOUT_SAMPLES = ("samples", "top_p", "top_k", "min_p", "bad_words", "logit_bias", "on_reward_failure", "correct",
-                          "correct_limit")
+UNUSED_WITHOUT_SAMPLES = ("samples", "top_p", "top_k", "min_p", "bad_words", "logit_bias", "on_reward_failure",
+                          "correct", "correct_limit")
 
 
 def check_used(kind: Kind, given: Mapping[str, Any]) -> None:

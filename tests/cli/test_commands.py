@@ -57,6 +57,12 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str], command: str) -> None:
     (["fetch", "smollm"], "posttrain fetch: "),
     (["eval", "nowhere"], "posttrain eval: task is missing"),
     (["export", "nowhere", "there"], "posttrain export: "),
+    (["data", "make", "Pendulum-v1"], "posttrain data: out is missing: say which folder to make"),
+    (["data", "make", "Pendulum-v1", "--kind", "expert", "--out", "there"],
+     "posttrain data: policy = '': kind 'expert' needs --policy"),
+    (["data", "make", "Pendulum-v1", "--kind", "expret", "--out", "there"],
+     "posttrain data: kind = 'expret': must be one of random, medium, replay, expert, scripted; did you mean 'exp"),
+    (["data", "mkae", "Pendulum-v1"], "posttrain data: "),
 ])
 def test_wrong_use_is_one_line(capsys: pytest.CaptureFixture[str], words: list[str], line: str) -> None:
     code, out, err = run(capsys, *words)

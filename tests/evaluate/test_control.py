@@ -121,8 +121,8 @@ def test_mp4_without_its_encoder_is_one_line(folder: Path, tmp_path: Path, monke
 def test_a_policy_for_another_environment_is_refused(folder: Path) -> None:
     with pytest.raises(UserError) as caught:
         evaluate_control(folder, "CartPole-v1")
-    assert str(caught.value) == ("task = 'CartPole-v1': has 4 numbers seen and 2 numbered actions; this policy was "
-                                 "made for 1 numbers seen and 2 numbered actions")
+    assert str(caught.value) == ("task = 'CartPole-v1': has observations of 4 numbers and 2 numbered actions; "
+                                 "this policy was made for observations of 1 numbers and 2 numbered actions")
 
 
 def test_the_command_on_a_run_and_what_it_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,6 +149,6 @@ def test_the_command_on_a_run_and_what_it_exports(tmp_path: Path, capsys: pytest
         "posttrain eval: problems = 3: not for a policy that acts on an environment, whose own are --episodes, "
         "--video\n")
     assert say("export", str(run), str(tmp_path / "other"), "--precision", "bf16")[2] == (
-        "posttrain export: precision = 'bf16': a control policy is written as trained, in fp32\n")
+        "posttrain export: precision = 'bf16': this policy is written as it was trained\n")
     (run / "final").rename(run / "elsewhere")
     assert f"finish it with posttrain train --resume {run}" in say("eval", str(run))[2]

@@ -24,8 +24,12 @@ from posttrain.train.run import Trainer, train
 
 REPLAYED = {"random_steps": 40, "batch_size": 16, "rounds": 30}
 SMALL: dict[str, dict[str, Any]] = {"ppo": {"horizon": 64, "minibatches": 4, "epochs": 2}, "sac": REPLAYED,
-                                    "iql": REPLAYED, "grpo": {"starts": 2, "samples": 3}}
-TASKS = {"ppo": "CartPole-v1", "sac": "Pendulum-v1", "iql": "Pendulum-v1", "grpo": "CartPole-v1"}
+                                    "iql": REPLAYED, "grpo": {"starts": 2, "samples": 3},
+                                    "td3": {**REPLAYED, "replay_ratio": 2},
+                                    "dqn": {**REPLAYED, "replay": "prioritized", "span": 3, "envs": 2,
+                                            "epsilon_rounds": 60, "dueling": True, "copy_every": 20}}
+TASKS = {"td3": "Pendulum-v1", "dqn": "CartPole-v1",
+         "ppo": "CartPole-v1", "sac": "Pendulum-v1", "iql": "Pendulum-v1", "grpo": "CartPole-v1"}
 
 
 def options(name: str, out: Path, **changes: Any) -> dict[str, Any]:
@@ -140,6 +144,14 @@ def test_environments_are_restored_in_mid_episode() -> None:
      "policy = 'gaussian': the actions of 'CartPole-v1' are numbered"),
     ("sft", {"task": "CartPole-v1"}, "method = 'sft': learns from given answers, and an environment gives none"),
     ("ppo", {"task": "CartPole-v1", "source": "replay"}, "source = 'replay': ppo learns from segments or episodes"),
+    ("dqn", {"task": "Pendulum-v1"}, "policy = 'greedy': the actions of 'Pendulum-v1' are numbers in a range"),
+    ("dqn", {"task": "CartPole-v1", "policy": "categorical"},
+     "policy = 'categorical': dqn trains Q alone, so it acts by policy = 'greedy'"),
+    ("ppo", {"task": "CartPole-v1", "policy": "greedy"}, "policy = 'greedy': ppo trains a policy of its own"),
+    ("sac", {"task": "Pendulum-v1", "span": 3}, "span = 3: sac learns from transitions of one action"),
+    ("sac", {"task": "Pendulum-v1", "replay": "prioritized"}, "replay = 'prioritized': sac does not weigh"),
+    ("dqn", {"task": "CartPole-v1", "exploration": 0.1}, "exploration = 0.1: the actions of 'CartPole-v1' are"),
+    ("td3", {"task": "Pendulum-v1", "dueling": True}, "dueling = true: needs a method with Q of numbered actions"),
     ("ppo", {"task": "CartPole-v1", "prompts": 3}, "no such option 'prompts'"),
 ])
 def test_what_cannot_be_is_one_line(name: str, given: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -164,3 +176,27 @@ def test_trainer_closes_nothing_that_was_not_opened(tmp_path: Path) -> None:
         trainer = Trainer(posttrain.method("ppo", kl_coef=0.0), replace(config, horizon=8), Display(), False, stack)
         trainer.step()
     assert trainer.done == 1
+
+
+def test_the_share_of_random_actions_falls_and_the_replay_ratio_holds() -> None:
+    """CartPole's greedy policy at first takes one action in most states; the random half is even over both."""
+    from posttrain.rollout.replayed import Exploration
+
+    falling = Exploration(0, 0.0, 1.0, 0.2, 100)
+    assert [falling.epsilon(step) for step in (0, 50, 100, 1000)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    method = posttrain.method("dqn")
+    config = ControlConfig(task="CartPole-v1", policy="greedy", random_steps=10, replay_ratio=4, width=8, batch_size=4,
+                           epsilon=0.5)
+    setting = ControlSetting(method, config, None)
+    for step in range(9):
+        setting.source.next(step)
+    assert setting.replay.count == 10 + 3  # rounds 0, 4 and 8
+    setting.source.ratio = 1
+    for step in range(9, 400):
+        setting.source.next(step)
+    held = setting.replay.columns
+    rows = slice(13, setting.replay.count)
+    with torch.no_grad():
+        meant = setting.policy.mode(held["obs"][rows])
+    share = float((held["action"][rows] != meant).double().mean())
+    assert share == pytest.approx(0.25, abs=0.09)  # half of the random half; deviation 0.022

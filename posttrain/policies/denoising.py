@@ -1,0 +1,217 @@
+"""Policies that make pictures out of noise: each denoising step is a decision, a Gaussian with a known deviation.
+
+A log-probability is the mean over a picture's D numbers, not the sum (Black et al. 2305.13301; Liu et al. 2505.05470),
+so a clip range is that much smaller than a token's.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from posttrain.core import Batch, Score
+from posttrain.core.errors import UserError
+from posttrain.core.policy import Predictions
+from posttrain.data.trajectories import Trajectories
+from posttrain.nets.denoiser import Denoiser
+from posttrain.policies.export import new_folder
+
+
+class Step(NamedTuple):
+    """How x_{k+1} is distributed given x_k."""
+
+    mean: Tensor  # [n, D]
+    std: Tensor  # [n]; 0 where nothing is decided
+
+
+class Made(NamedTuple):
+    """Pictures with their trajectories, every step in order."""
+
+    trajectories: Trajectories
+    mask: Tensor  # [B, T] bool: steps that were drawn, not merely computed
+    log_prob: Tensor  # [B, T], 0 where not drawn
+
+
+class DenoisingPolicy(nn.Module, ABC):
+    """A denoiser and a sampler of S steps; time runs from 1, pure noise, to 0, the picture."""
+
+    decision = "denoising step"
+    kind: str
+
+    def __init__(self, net: Denoiser, steps: int, spread: float) -> None:
+        """spread: how much noise a step adds, in the sampler's own unit; 0: none."""
+        super().__init__()
+        self.net, self.steps, self.spread = net, steps, spread
+
+    @property
+    def module(self) -> nn.Module:
+        return self
+
+    # ------------------------------------------------------------------ what a kind of policy says
+
+    @abstractmethod
+    def transition(self, x: Tensor, step: Tensor, label: Tensor, drawn: Tensor) -> Step:
+        """Of states x [n, D] at steps [n]; where `drawn` [n] is False, the deterministic sampler's step."""
+
+    @abstractmethod
+    def noised(self, picture: Tensor, time: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """A picture [n, D] with noise added, and what the net should say of it, both [n, D]."""
+
+    @abstractmethod
+    def deviation(self, step: Tensor, dtype: torch.dtype) -> Tensor:
+        """The standard deviation of what a drawn step [n] adds, [n]."""
+
+    # ------------------------------------------------------------------ sampling
+
+    @torch.no_grad()
+    def sample(self, label: Tensor, noise: Tensor, drawn: Tensor | None = None) -> Made:
+        """Pictures of labels [B] from standard normal noise [B, S + 1, D], the first of which is what they begin as.
+
+        drawn: [B, S] bool, the steps that are to be; default: all, none where the policy's spread is 0.
+        The frozen draws of the trajectories are left 0.
+        """
+        x, rows = noise[:, 0], len(label)
+        drawn = torch.ones(rows, self.steps, dtype=torch.bool) if drawn is None else drawn
+        states, afters, logps, masks = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
+        for k in range(self.steps):
+            mean, std = self.transition(x, torch.full((rows,), k), label, drawn[:, k])
+            after = mean + std[:, None] * noise[:, k + 1]
+            mask = std > 0
+            for kept, value in ((states, x), (afters, after), (masks, mask),
+                                (logps, torch.where(mask, log_density(after, mean, std), 0.0))):
+                kept.append(value)
+            x = after
+        step = torch.arange(self.steps).expand(rows, -1).clone()
+        trajectories = Trajectories(torch.stack(states, 1), torch.stack(afters, 1), step, label, x,
+                                    x.new_zeros(rows, self.steps), x.new_zeros(rows, self.steps, x.shape[1]))
+        return Made(trajectories, torch.stack(masks, 1), torch.stack(logps, 1))
+
+    def pictures(self, label: Tensor, start: Tensor) -> Tensor:
+        """The deterministic sampler's, [B, D], from noise [B, D]."""
+        noise = start.new_zeros(len(label), self.steps + 1, start.shape[1])
+        noise[:, 0] = start
+        return self.sample(label, noise, torch.zeros(len(label), self.steps, dtype=torch.bool)).trajectories.picture
+
+    # ------------------------------------------------------------------ the contract
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        return self.score(batch).log_prob
+
+    def score(self, batch: Batch, entropy: bool = False) -> Score:
+        mean, std = self._steps(batch)
+        after = payload(batch).after[batch.mask]
+        logp = over(batch, log_density(after, mean, std))
+        return Score(logp, over(batch, std.log() + 0.5 * math.log(2 * math.pi * math.e)) if entropy else None)
+
+    def step_kl(self, other: DenoisingPolicy, batch: Batch) -> Tensor:
+        """KL of each step to another policy's, mean_D (μ − μ')² / 2σ², [B, T]; its gradient is the first's alone."""
+        mean, std = self._steps(batch)
+        with torch.no_grad():
+            theirs = other._steps(batch).mean
+        return over(batch, ((mean - theirs) ** 2).mean(1) / (2 * std**2))
+
+    def deviations(self, batch: Batch) -> Tensor:
+        """The standard deviation of each step's noise, [B, T]; 0 where masked."""
+        told = payload(batch)
+        return over(batch, self.deviation(told.step[batch.mask], told.state.dtype))
+
+    def fit(self, batch: Batch) -> Tensor:
+        """−mean_D (net − target)² of the finished picture at each decision's frozen draw, [B, T]; 0 where masked.
+
+        What the policy was pretrained to raise: a bound on the picture's likelihood, up to a weight.
+        """
+        said, target = self._said(batch)
+        return over(batch, -((said - target) ** 2).mean(1))
+
+    def drift(self, other: DenoisingPolicy, batch: Batch) -> Tensor:
+        """mean_D (net − net')² at the same draws, [B, T]; its gradient is the first's alone."""
+        with torch.no_grad():
+            theirs, _ = other._said(batch)
+        return over(batch, ((self._said(batch)[0] - theirs) ** 2).mean(1))
+
+    def _said(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the net says of the finished pictures at each masked decision's draw, and what it should, [n, D]."""
+        told, mask = payload(batch), batch.mask
+        rows, time = mask.nonzero()[:, 0], told.time[mask]
+        x, target = self.noised(told.picture[rows], time, told.noise[mask])
+        said: Tensor = self.net(x, time, told.label[rows])
+        return said, target
+
+    def _steps(self, batch: Batch) -> Step:
+        told, mask = payload(batch), batch.mask
+        rows = mask.nonzero()[:, 0]
+        return self.transition(told.state[mask], told.step[mask], told.label[rows], torch.ones(len(rows)).bool())
+
+    def predict(self, batch: Batch) -> Predictions:
+        """
+        Raises:
+            UserError: always, what could have been drawn instead cannot be listed.
+        """
+        raise UserError("policy: what it says of every possible denoising step cannot be listed")
+
+    def split(self, batch: Batch, whole_units: bool) -> list[Tensor]:
+        return [torch.arange(len(batch))]
+
+    def initial(self) -> Self:
+        """A frozen copy of the policy as it is now."""
+        return copy.deepcopy(self).requires_grad_(False)
+
+    def save(self, target: Path) -> Path:
+        """A new folder: policy.json and weights.safetensors.
+
+        Raises:
+            UserError: if `target` exists.
+        """
+        with new_folder(target) as folder:
+            write(folder, self)
+        return target
+
+
+def log_density(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Mean over D of log N(x; mean, std²): x, mean [n, D], std [n] -> [n]."""
+    z2 = ((x - mean) / std[:, None]) ** 2
+    return -0.5 * z2.mean(1) - std.log() - 0.5 * math.log(2 * math.pi)
+
+
+def payload(batch: Batch) -> Trajectories:
+    assert isinstance(batch.payload, Trajectories)
+    return batch.payload
+
+
+def over(batch: Batch, x: Tensor) -> Tensor:
+    """x [n] of the masked decisions at their places, [B, T], 0 elsewhere."""
+    return x.new_zeros(batch.mask.shape).masked_scatter(batch.mask, x)
+
+
+def write(folder: Path, policy: DenoisingPolicy) -> None:
+    """policy.json and weights.safetensors into a folder that exists."""
+    save_file({name: x.contiguous() for name, x in policy.state_dict().items()}, folder / "weights.safetensors")
+    net = policy.net
+    told = {"kind": policy.kind, "size": net.size, "labels": net.labels, "width": net.width, "blocks": net.blocks,
+            "steps": policy.steps, "spread": policy.spread}
+    (folder / "policy.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def read(folder: Path, kinds: Mapping[str, type[DenoisingPolicy]], **sampler: Any) -> DenoisingPolicy:
+    """A policy that `write` wrote; `sampler`: other `steps` or `spread` than it was written with.
+
+    Raises:
+        UserError: if the folder holds none.
+    """
+    try:
+        told = json.loads((folder / "policy.json").read_text(encoding="utf-8")) | sampler
+        net = Denoiser(told["size"], told["labels"], told["width"], told["blocks"], torch.Generator())
+        policy = kinds[told["kind"]](net, told["steps"], told["spread"])
+        policy.load_state_dict(load_file(folder / "weights.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"policy = '{folder}': holds no picture policy ({type(error).__name__}: {error})") from error
+    return policy

@@ -1,0 +1,105 @@
+"""What picture policies learn from: groups of pictures of one label each, with what each is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from posttrain.core import Groups
+from posttrain.core.errors import unknown
+from posttrain.core.seeds import derive
+from posttrain.data.trajectories import Trajectories
+from posttrain.policies.denoising import DenoisingPolicy
+from posttrain.policies.digits import Judge
+from posttrain.rewards import pictures
+
+Reward = Callable[[Tensor, Tensor], Tensor]  # pictures [B, D], labels [B] -> [B]
+PREFIX = "digits/"
+PROPERTIES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    name: getattr(pictures, name) for name in ("brightness", "symmetry", "compressibility", "incompressibility")}
+TASKS = tuple(PREFIX + name for name in ("classifier", *PROPERTIES))
+
+
+def reward_of(task: str, judge: Judge) -> Reward:
+    """The reward that a task names; `digits/classifier` is the probability that the judge gives to the label.
+
+    Raises:
+        UserError: on an unknown name.
+    """
+    if task not in TASKS:
+        unknown("task", task, TASKS)
+    name = task.removeprefix(PREFIX)
+    if name == "classifier":
+        return lambda picture, label: judge.probabilities(picture).gather(1, label[:, None])[:, 0]
+    return lambda picture, label: PROPERTIES[name](picture)
+
+
+class PictureSource:
+    """`prompts` labels a step, `samples` pictures of each: the groups.  A step's noise depends on its number alone."""
+
+    def __init__(self, policy: DenoisingPolicy, reward: Reward, prompts: int, samples: int, seed: int, *,
+                 shared_start: bool = False, drawn: str = "every", step_share: float = 1.0,
+                 interval: float = 1.0, total: int = 1) -> None:
+        """shared_start: a group begins as one noise.  drawn: "every" step, or "one" of each group's, not its last.
+
+        step_share: of each row's drawn steps that are learnt from, at random, one at least.
+        interval: below 1, a group shares all noise before its last steps, and those alone are learnt: this share of
+            all steps at first, every step in the last of `total` batches.
+        """
+        self.policy, self.reward, self.prompts, self.samples, self.seed = policy, reward, prompts, samples, seed
+        self.shared_start, self.drawn, self.step_share = shared_start, drawn, step_share
+        self.interval, self.total = interval, total
+
+    def next(self, step: int) -> Groups:
+        """The batch of this step (from 0), made with weights that have seen `step` updates."""
+        generator = torch.Generator().manual_seed(derive(self.seed, "rollout", step))
+        policy, rows = self.policy, self.prompts * self.samples
+        labels = policy.net.labels
+        rounds = -(-self.prompts // labels)  # every label once before any twice
+        chosen = torch.cat([torch.randperm(labels, generator=generator) for _ in range(rounds)])[:self.prompts]
+        unit = torch.arange(self.prompts).repeat_interleave(self.samples)
+        noise = torch.randn(rows, policy.steps + 1, policy.net.size, generator=generator)
+        before = policy.steps - self._last(step)
+        if self.shared_start or self.interval < 1:
+            noise[:, :before + 1] = noise[::self.samples, :before + 1][unit]
+        made = policy.sample(chosen[unit], noise, self._drawn(unit, generator))
+        told = made.trajectories
+        mask = self._learnt(made.mask & (torch.arange(policy.steps) >= before), generator)
+        return Groups(payload=self._frozen(told, unit, generator), mask=mask, unit=unit,
+                      version=torch.full(mask.shape, step), logp_behaviour=made.log_prob,
+                      reward=self.reward(told.picture, told.label), finished=torch.ones(rows, dtype=torch.bool),
+                      limit=policy.steps)
+
+    def _last(self, step: int) -> int:
+        """How many of the last steps are learnt."""
+        steps = self.policy.steps
+        if self.interval == 1:
+            return steps
+        first = max(1, round(self.interval * steps))
+        return min(steps, first + step * (steps - first + 1) // self.total)
+
+    def _frozen(self, made: Trajectories, unit: Tensor, generator: torch.Generator) -> Trajectories:
+        """With draws of time, even over (0, 1) in as many strata as steps, and of noise: the same for a whole group."""
+        steps, size = self.policy.steps, self.policy.net.size
+        time = (torch.arange(steps) + torch.rand(self.prompts, steps, generator=generator)) / steps
+        noise = torch.randn(self.prompts, steps, size, generator=generator)
+        return replace(made, time=time.clamp(1e-4, 1 - 1e-4)[unit], noise=noise[unit])
+
+    def _learnt(self, mask: Tensor, generator: torch.Generator) -> Tensor:
+        """[B, S] bool: of the drawn steps, those that are learnt from."""
+        if self.step_share == 1:
+            return mask
+        order = torch.rand(mask.shape, generator=generator).masked_fill(~mask, torch.inf).argsort(1).argsort(1)
+        wanted = (mask.sum(1, keepdim=True) * self.step_share).round().clamp(min=1)
+        return mask & (order < wanted)
+
+    def _drawn(self, unit: Tensor, generator: torch.Generator) -> Tensor:
+        """[B, S] bool."""
+        steps = self.policy.steps
+        if self.drawn == "every":
+            return torch.ones(len(unit), steps, dtype=torch.bool)
+        which = torch.randint(max(1, steps - 1), (self.prompts,), generator=generator)
+        return torch.arange(steps) == which[unit][:, None]

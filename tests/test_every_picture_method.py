@@ -1,0 +1,132 @@
+"""What every method that asks what only picture policies say must keep to, through the real loop, found by walking.
+
+Gradients are compared in float64, where two orders of the same sum agree to about 1e-15.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from picture_toy import PictureLearner, toy_pictures, toy_policy
+from torch import Tensor
+from toy import alternatives, relative_error
+
+from posttrain.core import Groups, Method, catalog
+from posttrain.core.errors import UserError
+from posttrain.policies.denoising import DenoisingPolicy
+from posttrain.train import checkpoint
+
+CLOSE = 1e-10
+NAMES = sorted(name for name in catalog.methods() if "pictures" in catalog.make(name).kinds)
+
+pytestmark = pytest.mark.parametrize("name", NAMES)
+
+
+def learner_of(method: Method[Any], kind: str = "flow", dtype: torch.dtype = torch.float64) -> PictureLearner:
+    """The reference is another random policy."""
+    return PictureLearner(method, toy_policy(kind, dtype=dtype), toy_policy(kind, 1, dtype).initial())
+
+
+def gradient(name: str, batch: Groups, kind: str = "flow") -> Tensor:
+    learner = learner_of(catalog.make(name), kind)
+    learner.update(batch)
+    return learner.gradient
+
+
+@pytest.mark.parametrize("kind", ["flow", "diffusion"])
+def test_gradient_is_finite_and_not_zero(name: str, kind: str) -> None:
+    found = gradient(name, toy_pictures(kind), kind)
+    assert found.isfinite().all()
+    assert found.norm() > 0
+
+
+def test_order_is_indifferent(name: str) -> None:
+    batch = toy_pictures()
+    moved = batch.take(torch.tensor([9, 8, 11, 10, 2, 0, 1, 3, 4, 6, 7, 5]))
+    moved = moved.replace(unit=torch.tensor([10, 40, 7])[moved.unit])
+    assert relative_error(gradient(name, moved), gradient(name, batch)) < CLOSE
+
+
+def test_micro_batches_are_indifferent(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = toy_pictures()
+    whole = gradient(name, batch)
+    monkeypatch.setattr(DenoisingPolicy, "split", lambda self, b, whole_units: list(torch.arange(len(b)).split(
+        4 if whole_units else 3)))
+    assert relative_error(gradient(name, batch), whole) < CLOSE
+
+
+def test_masked_steps_are_never_read(name: str) -> None:
+    batch = toy_pictures().replace(logp_old=toy_pictures().logp_behaviour)
+    batch.mask[2, 1:3] = batch.mask[7, 0] = False
+    told: Any = batch.payload
+    hole = ~batch.mask
+    spoilt = batch.replace(
+        logp_old=batch.logp_behaviour.masked_fill(hole, torch.nan),
+        logp_behaviour=batch.logp_behaviour.masked_fill(hole, torch.nan),
+        payload=dataclasses.replace(told, **{n: getattr(told, n).masked_fill(hole[..., None], torch.nan)
+                                             for n in ("state", "after", "noise")}))
+    assert torch.equal(gradient(name, spoilt), gradient(name, batch))
+
+
+def test_silent_rows_add_nothing(name: str) -> None:
+    batch = toy_pictures()
+    batch.reward[batch.unit == 1] = 0.5
+    method = catalog.make(name)
+    loud: Any = type("Loud", (type(method),), {"silent": Method.silent})(**dataclasses.asdict(method))
+    learner = learner_of(loud)
+    learner.update(batch)
+    assert relative_error(gradient(name, batch), learner.gradient) < CLOSE
+
+
+def test_every_hyperparameter_is_used(name: str) -> None:
+    def trace(**changes: object) -> Tensor:
+        learner = learner_of(catalog.make(name, **changes))
+        prepared = [learner.update(toy_pictures(seed=seed), seed, lr=0.1) for seed in range(2)]
+        columns = [c.reshape(-1) for b in prepared for c in (b.advantage, *b.extra.values()) if c is not None]
+        return torch.cat([learner.weights, *columns])
+
+    normal = trace(epochs=2)
+    for field in catalog.find(name).fields:
+        changed = False
+        for value in alternatives(field.hint, field.default):
+            try:
+                changed |= not torch.equal(trace(**{"epochs": 2, field.name: value}), normal)
+            except UserError:
+                continue
+        assert changed, f"{field.name} changes nothing"
+        assert field.comment, f"{field.name} has no comment on its line"
+
+
+def test_file_says_what_it_is(name: str) -> None:
+    found = catalog.find(name)
+    assert found.explanation.summary
+    assert found.explanation.equation
+    assert found.explanation.deviations
+    assert found.citation.arxiv
+    assert found.citation.cite
+    method = catalog.make(name)
+    assert type(method)(**json.loads(json.dumps(dataclasses.asdict(method)))) == method
+
+
+def test_resumes_bit_for_bit(name: str, tmp_path: Path) -> None:
+    method = catalog.make(name, epochs=2, minibatches=2)
+    batches = [toy_pictures(seed=seed, dtype=torch.float32) for seed in range(4)]
+    whole, before, after = (learner_of(method, dtype=torch.float32) for _ in range(3))
+    for step, batch in enumerate(batches):
+        whole.update(batch, step)
+    for step in (0, 1):
+        before.update(batches[step], step)
+    checkpoint.save(tmp_path, 2, before.run.tensors(), {"state": before.run.models.state}, keep=1)
+    found, complaints = checkpoint.load_newest(tmp_path)
+    assert found is not None
+    assert not complaints
+    after.run.load(found.tensors, found.data["state"])
+    for step in (2, 3):
+        after.update(batches[step], step)
+    assert torch.equal(after.weights, whole.weights)
+    assert after.metrics == whole.metrics
