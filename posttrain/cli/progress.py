@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from posttrain.evaluate.measures import UNITS, measure_of
 from posttrain.train.display import Display
 
 HEADLINE = {  # metrics worth a place on the screen, and what to call them there
     "reward": "reward",
-    "length": "tokens each",
+    "length": "length",
     "finished": "finished",
     "grad_norm": "grad norm",
     "kl": "KL",
@@ -90,10 +91,10 @@ def headline(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def result_line(results: Mapping[str, Any]) -> str:
     """`accuracy=0.31 [0.25, 0.38] problems=200`: an interval follows its mean, scores are counted."""
-    words = []
+    words, counted = [], UNITS.get(measure_of(results), "problems")
     for name, value in results.items():
         if name == "scores":
-            words.append(f"problems={len(value)}")
+            words.append(f"{counted}={len(value)}")
         elif isinstance(value, (list, tuple)):
             words.append("[" + ", ".join(map(number, value)) + "]")
         elif name not in ("step", "when") and (value or name != "failures"):

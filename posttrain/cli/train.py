@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -22,7 +23,7 @@ RUN, SAMPLING, OPTIMISER, REWARDS, CHECKS = HEADINGS = (
     "run", "sampling", "optimiser", "rewards", "evaluation, checkpoints, machine")
 GROUPS = {  # the first field of each group in a class of configurations, and the group's heading
     "policy": RUN, "prompts": SAMPLING, "order": SAMPLING, "lr": OPTIMISER, "lora": OPTIMISER, "verifier": REWARDS,
-    "eval_every": CHECKS, "eval_problems": CHECKS, "eval_pictures": CHECKS,
+    "eval_every": CHECKS, "eval_problems": CHECKS, "eval_episodes": CHECKS, "eval_pictures": CHECKS,
 }
 
 
@@ -83,16 +84,23 @@ def make_parser(method: catalog.MethodFile | None, curriculum: catalog.MethodFil
     """The parser of `posttrain train` for a kind of policy, with the options of one method and one curriculum."""
     name = method.name if method else "METHOD"
     about = method.explanation.summary if method else "Train a policy by one method."
-    parser = Parser(f"train {name}", about, _examples(method))
+    stated, options = method.defaults(kind) if method else {}, {f.name for g in config_groups(kind).values() for f in g}
+
+    def held(fields: Iterable[source.Field]) -> list[source.Field]:
+        """The fields with the method's defaults for this kind of policy, which the comment's source is not about."""
+        return [dataclasses.replace(f, default=stated[f.name], comment=f.comment if f.name in options else f.meaning)
+                if f.name in stated else f for f in fields]
+
+    parser = Parser(f"train {name}", about, _examples(method, kind, stated.get("policy", "")))
     parser.add_argument("method", nargs="?", metavar="METHOD", help="what posttrain methods lists")
     parser.add_argument("--resume", nargs="?", const="", metavar="DIR",
                         help="go on with the run in DIR, or in --out, exactly where it stopped")
     for title, fields in config_groups(kind).items():
-        parser.declare(title, fields)
+        parser.declare(title, held(fields))
     if method:
         common = [f for f in method.fields if f not in method.own_fields]
-        parser.declare("updates per batch", common)
-        parser.declare(f"hyperparameters of {method.name}", method.own_fields,
+        parser.declare("updates per batch", held(common))
+        parser.declare(f"hyperparameters of {method.name}", held(method.own_fields),
                        f"posttrain explain {method.name} shows the equation they stand in")
     else:
         parser.add_argument_group("hyperparameters", "each method has its own: posttrain train METHOD --help")
@@ -113,8 +121,13 @@ def config_groups(kind: str) -> dict[str, list[source.Field]]:
     return {name: list(fields.values()) for name, fields in groups.items() if fields}
 
 
-def _examples(method: catalog.MethodFile | None) -> list[str]:
+def _examples(method: catalog.MethodFile | None, kind: str, policy: str) -> list[str]:
     name = method.name if method else "grpo"
+    if kind == "control":
+        task = "CartPole-v1" if policy in ("", "categorical") else "Pendulum-v1"
+        return [f"posttrain train {name} --task {task} --steps 50",
+                f"posttrain train {name} --task {task} --width 32 --seed 1 --out runs/narrow",
+                "posttrain train --resume runs/narrow"]
     number = next((f for f in method.own_fields if isinstance(f.default, float)), None) if method else None
     return [
         f"posttrain train {name} --policy smollm2-135m --task addition --steps 60",

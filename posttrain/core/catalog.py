@@ -19,6 +19,7 @@ import importlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -109,6 +110,19 @@ class MethodFile:
         """Those that not every method has."""
         common = {f.name for f in source.fields(PACKAGE / "core" / "method.py", "Method")}
         return tuple(f for f in self.fields if f.name not in common or self.shelf == CURRICULUM)
+
+    def defaults(self, kind: str) -> Mapping[str, Any]:
+        """Its defaults for a kind of policy, of hyperparameters and of options, as its class states them."""
+        for path, class_name in _lineage(self.path, self.attribute) if _is_class(self.path, self.attribute) else ():
+            stated = source.assigned(path, class_name, "defaults")
+            if isinstance(stated, ast.Call):
+                with suppress(ValueError):  # made from other names
+                    kinds: dict[str, Mapping[str, Any]] = {str(k.arg): ast.literal_eval(k.value) for k in stated.keywords}
+                    return kinds.get(kind, {})
+            if stated is not None:
+                break
+        found: Mapping[str, Any] = make(self.name).defaults.get(kind, {})
+        return found
 
     @property
     def code_lines(self) -> int:

@@ -174,6 +174,13 @@ def fields(path: Path, class_name: str) -> tuple[Field, ...]:
                  and "ClassVar" not in ast.unparse(n.annotation))
 
 
+def assigned(path: Path, class_name: str, name: str) -> ast.expr | None:
+    """What one class of the file assigns to a name without annotation; None where it does not."""
+    node = next(n for n in syntax(path).body if isinstance(n, ast.ClassDef) and n.name == class_name)
+    return next((n.value for n in node.body if isinstance(n, ast.Assign)
+                 and any(isinstance(t, ast.Name) and t.id == name for t in n.targets)), None)
+
+
 def arguments(path: Path, function: str) -> tuple[Field, ...]:
     """The keyword arguments of one function of the file, as fields."""
     node = next(n for n in syntax(path).body if isinstance(n, ast.FunctionDef) and n.name == function)

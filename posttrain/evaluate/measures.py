@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from posttrain.evaluate.intervals import difference_interval, interval, paired_interval
 
@@ -15,6 +16,12 @@ MEASURES = (
     "picture_reward",  # what the task says of a picture that the deterministic sampler makes
 )
 SHARES = MEASURES[:3]  # in [0, 1], of the same problems at every evaluation
+UNITS = {"return": "episodes", "picture_reward": "pictures"}  # what a score is of, where it is no share
+
+
+def measure_of(results: Mapping[str, Any]) -> str:
+    """The one of MEASURES that an evaluation reports; empty where it has none."""
+    return next((name for name in MEASURES if name in results), "")
 
 
 def gain_interval(measure: str, before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:

@@ -94,3 +94,15 @@ def export(run: Path, target: Path, precision: str = "bf16") -> Path:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         copy_companions(final, folder, dtype)
     return target
+
+
+def copy(final: Path, target: Path) -> Path:
+    """A policy's folder, as it is.
+
+    Raises:
+        UserError: if `target` exists.
+    """
+    with new_folder(target) as folder:
+        for path in final.iterdir():
+            shutil.copy(path, folder / path.name)
+    return target

@@ -18,6 +18,7 @@ from posttrain.data.dataset import Dataset, read_datasets, told
 from posttrain.data.replay.prioritized import PrioritizedReplay
 from posttrain.data.replay.uniform import Replay
 from posttrain.data.steps import Spaces
+from posttrain.evaluate.control import returns
 from posttrain.evaluate.intervals import mean_interval
 from posttrain.nets.mlp import Normalizer
 from posttrain.policies.control import (
@@ -30,7 +31,7 @@ from posttrain.policies.control import (
     Temperature,
     decisions,
 )
-from posttrain.rollout.environments import Environments, make, play, spaces_of
+from posttrain.rollout.environments import Environments, make, spaces_of
 from posttrain.rollout.logged import DatasetSource
 from posttrain.rollout.replayed import Exploration, ReplaySource
 from posttrain.rollout.segments import EpisodeSource, SegmentSource
@@ -187,12 +188,10 @@ class ControlSetting:
     def evaluate(self, when: str) -> dict[str, Any]:
         """Returns of whole episodes from fixed starts, each action the likeliest."""
         config = self.config
-        seeds = [derive(config.seed, "heldout", i) % 2**31 for i in range(config.eval_episodes)]
-        with torch.no_grad():
-            played = play(config.task, self.policy.mode, seeds)
-        returns = [r for r, _ in played]
-        mean = sum(returns) / len(returns)
-        found = {"return": mean, "interval": mean_interval(returns), "scores": returns,
+        played = returns(self.policy, config.task, config.eval_episodes, config.seed)
+        scores = [r for r, _ in played]
+        mean = sum(scores) / len(scores)
+        found = {"return": mean, "interval": mean_interval(scores), "scores": scores,
                  "length": sum(n for _, n in played) / len(played)}
         if self.logged and self.logged.references:
             low, high = self.logged.references

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from posttrain.evaluate.measures import SHARES
+from posttrain.evaluate.measures import SHARES, UNITS
 from posttrain.train.config import Config
-
-UNITS = {"return": "episodes", "picture_reward": "pictures"}  # what a score is of, where it is no share
 
 
 def percent(x: float) -> str:
@@ -42,8 +40,7 @@ def tell(summary: dict[str, Any], folder: Path, config: Config) -> list[str]:
         f"{changed}) on {summary['problems']} {what} in {duration(summary['training_seconds'])} of training",
         f"run folder {folder}, policy {folder / 'final'}",
         f"pictures {folder}/pictures/before.png and after.png" if measure == "picture_reward" else
-        f"next: posttrain eval {folder} --task {config.task}"
-        + (f"   or   posttrain export {folder} my-model" if measure in SHARES else ""),
+        f"next: posttrain eval {folder} --task {config.task}   or   posttrain export {folder} my-model",
     ]
     if "other_skills" in after:
         lines.insert(1, f"other skills {percent(before['other_skills'])} → {percent(after['other_skills'])} (95% "

@@ -72,6 +72,51 @@ def test_the_picture_fits_and_obeys_nobody(width: int) -> None:
         assert "2.0% → 50.0%" in text
 
 
+RETURNS = {"step": 0, "when": "before", "return": 21.5, "interval": (18.25, 24.75), "scores": (20.0, 23.0),
+           "length": 21.5}
+
+
+def control(display: Shown) -> None:
+    """No episode ends in the first step."""
+    with display:
+        display.evaluation("before", RETURNS)
+        display.begin(1, 3)
+        for step, reward in enumerate(({}, {"reward": 30.5}, {"reward": 199.0}), 1):
+            display.step(step, {"grad_norm": 0.5} | reward, TIMING)
+        display.evaluation("after", RETURNS | {"return": 480.0, "interval": (470.0, 490.0)})
+
+
+def test_control_on_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    control(Plain("ppo on CartPole-v1 · auto"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "evaluation before: return=21.5 [18.2, 24.8] episodes=2 length=21.5"
+    assert lines[2] == "step=1/3 grad_norm=0.5 rollout_s=1.04 learn_s=0.5 total_s=1.54"
+    assert lines[3].startswith("step=2/3 reward=30.5 ")
+
+
+def test_control_in_the_picture() -> None:
+    """Returns are numbers, not shares, and nothing speaks of tokens or problems."""
+    out = io.StringIO()
+    control(Live("ppo on CartPole-v1", Console(file=out, width=100, height=40, force_terminal=True, color_system=None,
+                                               legacy_windows=False, highlight=False)))
+    text = out.getvalue()
+    assert "evaluation after  return 480 [470, 490]" in text
+    picture = text[text.rindex("╭"):]
+    assert "return 199" in picture
+    assert "from 30.5" in picture
+    assert "21.5 → 480 after" in picture
+    assert not any(word in text for word in ("%]", "nan", "token", "problem", "2150"))
+
+
+def test_the_picture_while_no_episode_has_ended() -> None:
+    out = io.StringIO()
+    with Live("x", Console(file=out, width=80, force_terminal=True, color_system=None)) as display:
+        display.evaluation("before", RETURNS)
+        display.begin(1, 2)
+        display.step(1, {"grad_norm": 0.5}, TIMING)
+    assert "return: none yet" in out.getvalue()
+
+
 def test_the_picture_before_the_first_step() -> None:
     out = io.StringIO()
     with Live("title", Console(file=out, width=80, force_terminal=True, color_system=None)) as display:

@@ -129,3 +129,18 @@ def test_explain_tells_of_curricula_and_of_papers_with_two_methods(
     assert explain.run([name]) == 0
     out = capsys.readouterr().out
     assert [part for part in parts if part not in out] == []
+
+
+def test_help_of_a_kind_has_the_defaults_that_hold_there() -> None:
+    shown = make_parser(catalog.find("ppo"), None, "control").declared
+    assert (shown["epochs"].default, shown["kl_coef"].default, shown["normalize_obs"].default) == (10, 0, True)
+    assert shown["kl_coef"].comment == "β, reward per nat"  # its source is of another default
+    assert make_parser(catalog.find("ppo")).declared["epochs"].default == 4
+
+
+def test_defaults_of_a_kind_are_read_as_the_class_states_them() -> None:
+    found = {name: dict(method.defaults("control")) for name, method in catalog.methods().items()}
+    assert sum(map(bool, found.values())) >= 3
+    for name, told in found.items():
+        if told:
+            assert told == dict(catalog.make(name).defaults["control"])
