@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posttrain.nets.architecture import Architecture, Rope
+from posttrain.nets.attention import tree_attention
 from posttrain.nets.head import embed
 from posttrain.nets.hf_weights import part_sizes
 from posttrain.nets.precision import at_least_fp32
-from posttrain.nets.tree import Tree, attend
+from posttrain.nets.tree import Tree
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q [n, H, D], k and v [n, K, D] -> [n, H, D]
 Keep = Callable[[int, Tensor, Tensor], None]  # layer, its keys and values [n, K, D]
@@ -192,19 +193,3 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """
     a, b = at_least_fp32(x).chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
-
-
-def tree_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree, reach: int | None = None) -> Tensor:
-    """Every packed token attends to its ancestors and its own past: q [n, H, D], k, v [n, K, D] -> [n, H, D].
-
-    reach: how many tokens it sees, itself included; None: all.
-    """
-    kv_heads, width = k.shape[1:]
-    q = (q * width**-0.5).view(len(q), kv_heads, -1, width)
-    keys, values, outputs = [], [], []
-    for level, bias, q_l, k_l, v_l in zip(tree.levels, tree.biases(reach), *(x.split(tree.sizes) for x in (q, k, v)),
-                                          strict=True):
-        keys.append(level.pad(k_l).transpose(1, 2))
-        values.append(level.pad(v_l).transpose(1, 2))
-        outputs.append(level.unpad(attend(level.pad(q_l), keys, values, bias)))
-    return torch.cat(outputs).view(len(q), -1, width)

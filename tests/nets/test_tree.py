@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from posttrain.nets.transformer import tree_attention
+from posttrain.nets.attention import tree_attention
 from posttrain.nets.tree import Tree, build_level, common_prefix, look_bias
 
 HEADS, KV_HEADS, WIDTH = 4, 2, 3
