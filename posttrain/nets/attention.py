@@ -2,130 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from posttrain.nets.precision import at_least_fp32
-from posttrain.nets.tree import Look, Tree
+from posttrain.nets.tree import Level, Tree
 
 SCORE_BYTES = 16 << 20  # of fp32 scores at a time
-LEAST = -1e30  # stands for the largest score of a query that sees nothing
 
 
 def tree_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree, reach: int | None = None) -> Tensor:
-    """q [n, H, D], k, v [n, K, D], H / K queries to each key -> [n, H, D].
+    """q [n, H, D], k, v [n, K, D], H / K queries to each key head -> [n, H, D].
 
     reach: how many tokens a query sees, itself included; None: all.
     """
-    out: Tensor = _TreeAttention.apply(q * q.shape[-1]**-0.5, k, v, tree.looks(reach))  # type: ignore[no-untyped-call]
+    out: Tensor = _TreeAttention.apply(q * q.shape[-1]**-0.5, k, v, tree, reach)  # type: ignore[no-untyped-call]
     return out
 
 
 class _TreeAttention(torch.autograd.Function):
-    """One softmax over several sets of keys, each by itself, then joined by its log-sum-exp (Dao et al., 2205.14135).
+    """Scores are computed some queries at a time, and again in the backward pass, so none is kept.
 
-    Scores are computed again in the backward pass, so none is kept.  Inside, tensors are [K, n, R, D] and [K, n, D]:
-    then all queries that share their keys are one matrix, and no key is copied for any of them.
+    Key heads come first inside, [K, n, R, D] and [K, n, D]: then all queries that share an ancestor are one matrix
+    without being moved, and no key is copied for any of them.
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, looks: tuple[Look, ...]) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, tree: Tree, reach: int | None) -> Tensor:
         heads, (n, kv_heads, width) = q.shape[1], k.shape
         q = q.view(n, kv_heads, -1, width).transpose(0, 1).contiguous()
         k, v = k.transpose(0, 1).contiguous(), v.transpose(0, 1).contiguous()
-        out = at_least_fp32(torch.empty_like(q))
-        lse = out.new_empty(out.shape[:3])
-        for look in looks:
-            own, own_lse = _attend(look, q, k, v)
-            at, at_lse = out[:, look.queries], lse[:, look.queries]
-            if look.own:
-                at.copy_(own)
-                at_lse.copy_(own_lse)
-            else:
-                both = torch.logaddexp(at_lse, own_lse)
-                at.mul_((at_lse - both).exp_()[..., None]).addcmul_(own, (own_lse - both).exp_()[..., None])
-                at_lse.copy_(both)
-        out = out.to(q.dtype)
-        ctx.save_for_backward(q, k, v, out, lse)
-        ctx.looks = looks
-        return out.transpose(0, 1).reshape(n, heads, width)
+        keys, values = _padded(k, tree), _padded(v, tree)
+        outputs = []
+        for i, (level, q_) in enumerate(zip(tree.levels, _padded(q, tree), strict=True)):
+            out = torch.empty_like(q_)
+            for rows, own in _blocks(level, q_, keys[:i]):
+                k_, v_ = [*keys[:i], keys[i][:, :, own]], [*values[:i], values[i][:, :, own]]
+                parts = _weights(q_[:, :, rows], k_, tree.biases(reach)[i][:, 0, rows]).to(q.dtype)
+                out[:, :, rows] = _weighted(parts, v_)
+            outputs.append(level.unpad(out, 1))
+        ctx.save_for_backward(q, k, v)
+        ctx.tree, ctx.reach = tree, reach
+        return torch.cat(outputs, 1).transpose(0, 1).reshape(n, heads, width)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, out, lse = ctx.saved_tensors
+        tree, (q, k, v) = ctx.tree, ctx.saved_tensors
+        keys, values = _padded(k, tree), _padded(v, tree)
+        dk, dv = ([at_least_fp32(torch.zeros_like(x)) for x in padded] for padded in (keys, values))
         g = grads[0].view(q.shape[1], len(q), *q.shape[2:]).transpose(0, 1).contiguous()
-        dot = torch.linalg.vecdot(at_least_fp32(g), at_least_fp32(out))
-        totals = [at_least_fp32(torch.zeros_like(x)) for x in (q, k, v)]
-        for look in ctx.looks:
-            for total, at, part in zip(totals, (look.queries, look.keys, look.keys),
-                                       _attend_backward(look, q, k, v, g, lse, dot), strict=True):
-                total[:, at] += part
-        dq, dk, dv = (x.transpose(0, 1).to(q.dtype) for x in totals)
-        return dq.reshape(q.shape[1], -1, q.shape[3]), dk, dv, None
+        dq = []
+        for i, (level, q_, g_) in enumerate(zip(tree.levels, _padded(q, tree), _padded(g, tree), strict=True)):
+            dq_ = torch.empty_like(q_)
+            for rows, own in _blocks(level, q_, keys[:i]):
+                at = [slice(None)] * i + [own]
+                k_, v_ = ([x[:, :, s] for x, s in zip(padded, at, strict=False)] for padded in (keys, values))
+                q_rows, g_rows = q_[:, :, rows], g_[:, :, rows]
+                p = _weights(q_rows, k_, tree.biases(reach=ctx.reach)[i][:, 0, rows])
+                ds = torch._softmax_backward_data(_scores(g_rows, v_), p, -1, p.dtype).to(q.dtype)
+                dq_[:, :, rows] = _weighted(ds, k_)
+                for total, weight, x in ((dk, ds, q_rows), (dv, p.to(q.dtype), g_rows)):
+                    widths = [y.shape[2] for y in k_]
+                    for a, (part, s) in enumerate(zip(weight.split(widths, -1), at, strict=True)):
+                        total[a][:, :, s] += _gathered(part, x, total[a].shape[1])
+            dq.append(level.unpad(dq_, 1))
+        dk_, dv_ = (torch.cat([level.unpad(x, 1) for level, x in zip(tree.levels, total, strict=True)], 1)
+                    .transpose(0, 1).to(k.dtype) for total in (dk, dv))
+        return torch.cat(dq, 1).transpose(0, 1).reshape(q.shape[1], -1, q.shape[3]), dk_, dv_, None, None
 
 
-def _attend(look: Look, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """What its queries take from its keys alone: [K, n, R, D], and the log of the sum of exp(score), [K, n, R]."""
-    q_, k_, v_ = _pad_queries(look, q), _pad_keys(look, k), _pad_keys(look, v)
-    out, lse = at_least_fp32(torch.empty_like(q_)), at_least_fp32(q_.new_empty(q_.shape[:-1]))
-    for rows, keys in _blocks(look, q_):
-        s = _scores(look, q_, k_, rows, keys)
-        top = s.amax(-1, keepdim=True).clamp_(min=LEAST)
-        p = s.sub_(top).exp_()
-        total = p.sum(-1, keepdim=True)
-        torch.div(_product(p.to(q.dtype), v_[:, :, keys]), total.clamp(min=1e-30), out=out[:, :, rows])
-        lse[:, :, rows] = (total.log_() + top)[..., 0]
-    return look.query_level.unpad(out, 1), look.query_level.unpad(lse, 1)
+def _padded(x: Tensor, tree: Tree) -> list[Tensor]:
+    """[K, n, ...] -> [K, S, N, ...] for every level."""
+    return [level.pad(part, 1) for level, part in zip(tree.levels, x.split(tree.sizes, 1), strict=True)]
 
 
-def _attend_backward(look: Look, q: Tensor, k: Tensor, v: Tensor, g: Tensor, lse: Tensor, dot: Tensor
-                     ) -> tuple[Tensor, Tensor, Tensor]:
-    """This look's part of the gradients: g [K, n, R, D] of the output; dot = g · output [K, n, R]."""
-    q_, g_, lse_, dot_ = (_pad_queries(look, x) for x in (q, g, lse, dot))
-    k_, v_ = _pad_keys(look, k), _pad_keys(look, v)
-    dq, dk, dv = torch.empty_like(q_), at_least_fp32(torch.zeros_like(k_)), at_least_fp32(torch.zeros_like(v_))
-    for rows, keys in _blocks(look, q_):
-        p = _scores(look, q_, k_, rows, keys).sub_(lse_[:, :, rows, :, None]).exp_()
-        dv[:, :, keys] += _product(_flat(p.to(q.dtype)).mT, _flat(g_[:, :, rows]))
-        ds = _product(g_[:, :, rows], v_[:, :, keys].mT)  # = ∂L / ∂p
-        ds = p.mul_(ds - dot_[:, :, rows, :, None]).to(q.dtype)
-        dq[:, :, rows] = _product(ds, k_[:, :, keys])
-        dk[:, :, keys] += _product(_flat(ds).mT, _flat(q_[:, :, rows]))
-    return look.query_level.unpad(dq, 1), look.key_level.unpad(dk, 1), look.key_level.unpad(dv, 1)
+def _blocks(level: Level, q: Tensor, ancestors: Sequence[Tensor]) -> Iterator[tuple[slice, slice]]:
+    """Queries of a level whose scores fit in memory at a time, and the keys of their own segments up to the last."""
+    keys = sum(k.shape[2] for k in ancestors) + level.width
+    step = max(1, SCORE_BYTES // (4 * keys * q[:, :, 0, :, 0].numel()))
+    for start in range(0, level.width, step):
+        stop = min(start + step, level.width)
+        yield slice(start, stop), slice(0, stop)
 
 
-def _pad_queries(look: Look, x: Tensor) -> Tensor:
-    return look.query_level.pad(x[:, look.queries], 1)
+def _weights(q: Tensor, keys: Sequence[Tensor], bias: Tensor) -> Tensor:
+    """Softmax of the scores, [K, S, m, R, Σ N_a] fp32 or wider; bias [S, m, 1, at least Σ N_a]."""
+    scores = _scores(q, keys)
+    return torch.softmax(scores.add_(bias[..., : scores.shape[-1]]), -1)
 
 
-def _pad_keys(look: Look, x: Tensor) -> Tensor:
-    return look.key_level.pad(x[:, look.keys], 1)
+def _scores(x: Tensor, keys: Sequence[Tensor]) -> Tensor:
+    """x [K, S, m, R, D] with every key [K, S_a, N_a, D] of its ancestors: [K, S, m, R, Σ N_a] fp32 or wider."""
+    return at_least_fp32(torch.cat([_product(x, k.mT) for k in keys], -1))
 
 
-def _blocks(look: Look, q: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Queries whose scores fit in memory at a time, and the keys that any of them can see."""
-    width, keys = q.shape[2], look.key_level.width
-    step = max(1, SCORE_BYTES // max(1, 4 * keys * q[:, :, 0, :, 0].numel()))
-    for start in range(0, width, step):
-        stop = min(start + step, width)
-        yield slice(start, stop), slice(0, stop if look.own else keys)
-
-
-def _scores(look: Look, q: Tensor, k: Tensor, rows: slice, keys: slice) -> Tensor:
-    """[K, G, m, R, keys], −∞ where a query may not look."""
-    s = at_least_fp32(_product(q[:, :, rows], k[:, :, keys].mT))
-    return s if look.bias is None else s.add_(look.bias[:, rows, None, keys])
-
-
-def _flat(x: Tensor) -> Tensor:
-    """[K, G, m, R, X] -> [K, G, m R, X]."""
-    return x.flatten(2, 3)
+def _weighted(weights: Tensor, values: Sequence[Tensor]) -> Tensor:
+    """Weights [K, S, m, R, Σ N_a] of values [K, S_a, N_a, D]: [K, S, m, R, D]."""
+    parts = weights.split([v.shape[2] for v in values], -1)
+    products = [_product(w, v) for w, v in zip(parts, values, strict=True)]
+    return sum(products[1:], start=products[0])
 
 
 def _product(x: Tensor, y: Tensor) -> Tensor:
-    """One matrix product for each key head and segment: x [K, G, m, R, A] or [K, G, m R, A], y [K, G, A, B]."""
-    out = torch.bmm(x.reshape(-1, x.shape[2:-1].numel(), x.shape[-1]), y.flatten(0, 1))
+    """x [K, S, m, R, A], y [K, S_a, A, B] -> [K, S, m, R, B]: all rows of an ancestor's segments in one product."""
+    out = torch.bmm(x.reshape(y.shape[0] * y.shape[1], -1, x.shape[-1]), y.flatten(0, 1))
     return out.view(*x.shape[:-1], y.shape[-1])
+
+
+def _gathered(x: Tensor, y: Tensor, segments: int) -> Tensor:
+    """x [K, S, m, R, A], y [K, S, m, R, B] -> [K, S_a, A, B]: summed over all rows of an ancestor's segments."""
+    x, y = (z.reshape(len(x) * segments, -1, z.shape[-1]) for z in (x, y))
+    return torch.bmm(x.mT, y).view(-1, segments, x.shape[-1], y.shape[-1])

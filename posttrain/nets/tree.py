@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -48,16 +47,6 @@ class Level:
         flat = padded.flatten(dim, dim + 1)
         return flat if len(self.slots) == flat.shape[dim] else flat.index_select(dim, self.slots)
 
-    def regrouped(self, segments: int) -> Level:
-        """The same tokens in fewer segments, each of as many of these in a row."""
-        if segments == self.segments:
-            return self
-        lengths = (self.positions != NO_KEY).view(segments, -1).sum(1)
-        present = torch.arange(max(1, int(lengths.max()))) < lengths[:, None]
-        packed = self.positions.view(-1)[self.slots]
-        positions = torch.full(present.shape, NO_KEY).masked_scatter(present, packed)
-        return Level(present.view(-1).nonzero()[:, 0], positions)
-
 
 def build_level(segments: Sequence[Sequence[int]], starts: Sequence[int]) -> tuple[Level, list[int]]:
     """A level from its segments' tokens (empty ones allowed) and the position of each first token."""
@@ -86,56 +75,31 @@ class Tree:
         """Packed tokens in each level."""
         return [len(level.slots) for level in self.levels]
 
-    def looks(self, reach: int | None = None) -> tuple[Look, ...]:
-        """How every level looks at itself, then at each of its ancestors; `reach` as in `may_look`."""
-        if reach not in self._looks:
-            ends = list(accumulate(self.sizes))
-            at = [slice(end - size, end) for size, end in zip(self.sizes, ends, strict=True)]
-            self._looks[reach] = tuple(look(self.levels[i], at[i], self.levels[a], at[a], reach)
-                                       for i in range(len(at)) for a in range(i, -1, -1)
-                                       if self.sizes[i] and self.sizes[a])
-        return self._looks[reach]
+    def biases(self, reach: int | None = None) -> list[Tensor]:
+        """For each level [S, 1, N, 1, keys]: 0 where a query may look at a key of its ancestors or its own past."""
+        if reach not in self._biases:
+            self._biases[reach] = [look_bias(level.positions, [a.positions for a in self.levels[: i + 1]], reach)
+                                   for i, level in enumerate(self.levels)]
+        return self._biases[reach]
 
     @cached_property
-    def _looks(self) -> dict[int | None, tuple[Look, ...]]:
+    def _biases(self) -> dict[int | None, list[Tensor]]:
         return {}
 
 
-@dataclass(frozen=True)
-class Look:
-    """The tokens of one level as queries, those of an ancestor or of the level itself as keys, in G segments each."""
-
-    queries: slice  # among all packed tokens
-    keys: slice
-    query_level: Level
-    key_level: Level
-    bias: Tensor | None  # [G, N_q, N_k] fp32: 0 or −inf; None: every query sees every key
-    own: bool  # the keys are of the queries' own segments
-
-
-def look(level: Level, queries: slice, ancestor: Level, keys: slice, reach: int | None) -> Look:
-    """How the tokens of a level, packed at `queries`, look at those of an ancestor, or of itself, packed at `keys`."""
-    grouped = level.regrouped(ancestor.segments)
-    sees = may_look(grouped.positions, ancestor.positions, reach)
-    bias = None if sees.all() else torch.zeros(sees.shape).masked_fill_(~sees, -torch.inf)
-    return Look(queries, keys, grouped, ancestor, bias, level is ancestor)
-
-
-def may_look(query: Tensor, key: Tensor, reach: int | None = None) -> Tensor:
-    """Which key positions [S, N_k] each query position [S, N] sees, [S, N, N_k].
+def look_bias(query: Tensor, keys: Sequence[Tensor], reach: int | None = None) -> Tensor:
+    """0 or −inf, [S, 1, N, 1, Σ keys]: query positions [S, N] against every ancestor's key positions [S_a, N_a].
 
     reach: how many tokens a query sees, itself included; None: all before it.
     """
-    key = key[:, None, :]
-    near = (key != NO_KEY) & (key <= query[:, :, None])
-    return near if reach is None else near & (key > query[:, :, None] - reach)
-
-
-def look_bias(query: Tensor, keys: Sequence[Tensor], reach: int | None = None) -> Tensor:
-    """0 or −inf, [S, 1, N, 1, Σ keys]: query positions [S, N] against every ancestor's key positions [S_a, N_a]."""
-    sees = torch.cat([may_look(query, key.repeat_interleave(len(query) // len(key), 0), reach) for key in keys], -1)
-    sees[..., 0] |= ~sees.any(-1)  # a padded query looks at something, so that its softmax is finite
-    return torch.zeros(sees.shape).masked_fill_(~sees, -torch.inf)[:, None, :, None, :]
+    allowed = []
+    for key in keys:
+        key = key.repeat_interleave(len(query) // len(key), 0)[:, None, :]  # [S, 1, N_a]
+        near = (key >= 0) & (key <= query[:, :, None])
+        allowed.append(near if reach is None else near & (key > query[:, :, None] - reach))
+    look = torch.cat(allowed, -1)
+    look[..., 0] |= ~look.any(-1)  # a padded query looks at something, so that its softmax is finite
+    return torch.zeros(look.shape).masked_fill_(~look, -torch.inf)[:, None, :, None, :]
 
 
 def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
