@@ -135,7 +135,7 @@ def test_the_command_on_a_run_and_what_it_exports(tmp_path: Path, capsys: pytest
         return code, told.out, told.err
 
     run = tmp_path / "run"
-    trained = posttrain.train("ppo", task="CartPole-v1", width=8, steps=1, horizon=32, minibatches=1, epochs=1,
+    trained = posttrain.train("ppo", task="CartPole-v1", width=8, steps=1, segment=32, minibatches=1, epochs=1,
                               eval_episodes=3, out=str(run))
     code, out, _ = say("eval", str(run), "--episodes", "3", "--json")
     assert code == 0
