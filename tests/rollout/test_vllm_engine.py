@@ -94,14 +94,15 @@ def test_weights_change_at_an_update_and_not_before(model: LanguageModel) -> Non
 @needs_vllm
 def test_a_seed_decides_whatever_fits_at_a_time(model: LanguageModel, folder: Path,
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of up to three blocks of 128 tokens in a cache of few: they wait, and are set aside and computed anew."""
-    sampling = Sampling(max_new_tokens=300)
-    _, first = both(model, sampling)
-    assert torch.equal(first.tokens, both(model, sampling)[1].tokens)
+    """Six rows that grow to two blocks of 128 tokens, in a cache of seven: some are set aside and computed anew."""
+    sampling = Sampling(max_new_tokens=125)
+    _, first = both(model, sampling, 2)
+    assert int(first.lengths.min()) == 125
+    assert torch.equal(first.tokens, both(model, sampling, 2)[1].tokens)
     block = 128 * 2 * 2 * 2 * 32 * 4  # tokens × layers × keys and values × heads × width × bytes
-    monkeypatch.setattr(vllm_engine, "CACHE_BYTES", 8 * block)
-    small = load_language_model(folder, max_new_tokens=300, precision="fp32", engine="vllm")
-    check_same(first, both(small, sampling)[1])
+    monkeypatch.setattr(vllm_engine, "CACHE_BYTES", 8 * block)  # vLLM keeps one for itself
+    small = load_language_model(folder, max_new_tokens=125, precision="fp32", engine="vllm")
+    check_same(first, both(small, sampling, 2)[1])
 
 
 @needs_vllm
