@@ -112,9 +112,10 @@ def test_what_does_not_fit_is_refused(model: LanguageModel) -> None:
 
 
 @needs_vllm
-def test_what_vllm_cannot_run_is_told_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^engine = 'vllm': vLLM cannot run '.*") as caught:  # heads of width 8
-        load_language_model(write_tiny_folder(tmp_path / "narrow"), max_new_tokens=4, precision="fp32", engine="vllm")
+def test_what_vllm_cannot_run_is_told_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine, "CACHE_BYTES", 1)  # not one token's keys
+    with pytest.raises(UserError, match=r"^engine = 'vllm': vLLM cannot run '.*': .*memory") as caught:
+        load_language_model(folder, max_new_tokens=4, precision="fp32", engine="vllm")
     assert "\n" not in str(caught.value)
 
 
