@@ -94,14 +94,15 @@ def test_weights_change_at_an_update_and_not_before(model: LanguageModel) -> Non
 @needs_vllm
 def test_a_seed_decides_whatever_fits_at_a_time(model: LanguageModel, folder: Path,
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of up to three blocks of 128 tokens in a cache of few: they wait, and are set aside and computed anew."""
-    sampling = Sampling(max_new_tokens=300)
-    _, first = both(model, sampling)
-    assert torch.equal(first.tokens, both(model, sampling)[1].tokens)
+    """Six rows that grow to two blocks of 128 tokens, in a cache of seven: some are set aside and computed anew."""
+    sampling = Sampling(max_new_tokens=125)
+    _, first = both(model, sampling, 2)
+    assert int(first.lengths.min()) == 125
+    assert torch.equal(first.tokens, both(model, sampling, 2)[1].tokens)
     block = 128 * 2 * 2 * 2 * 32 * 4  # tokens × layers × keys and values × heads × width × bytes
-    monkeypatch.setattr(vllm_engine, "CACHE_BYTES", 8 * block)
-    small = load_language_model(folder, max_new_tokens=300, precision="fp32", engine="vllm")
-    check_same(first, both(small, sampling)[1])
+    monkeypatch.setattr(vllm_engine, "CACHE_BYTES", 8 * block)  # vLLM keeps one for itself
+    small = load_language_model(folder, max_new_tokens=125, precision="fp32", engine="vllm")
+    check_same(first, both(small, sampling, 2)[1])
 
 
 @needs_vllm
@@ -111,9 +112,10 @@ def test_what_does_not_fit_is_refused(model: LanguageModel) -> None:
 
 
 @needs_vllm
-def test_what_vllm_cannot_run_is_told_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^engine = 'vllm': vLLM cannot run '.*") as caught:  # heads of width 8
-        load_language_model(write_tiny_folder(tmp_path / "narrow"), max_new_tokens=4, precision="fp32", engine="vllm")
+def test_what_vllm_cannot_run_is_told_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine, "CACHE_BYTES", 1)  # not one token's keys
+    with pytest.raises(UserError, match=r"^engine = 'vllm': vLLM cannot run '.*': .*memory") as caught:
+        load_language_model(folder, max_new_tokens=4, precision="fp32", engine="vllm")
     assert "\n" not in str(caught.value)
 
 
