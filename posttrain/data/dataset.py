@@ -207,7 +207,7 @@ def write_dataset(folder: Path, env: Any, kind: str, episodes: Sequence[Episode]
                              terminations=e.terminations, truncations=e.truncations)
                for i, e in enumerate(episodes)]
     task = re.sub(r"[^-\w]+", "-", env.spec.id).strip("-")
-    shelf, name = folder / ".minari", f"posttrain/{task}/{kind}-v0"
+    shelf, name = folder.resolve() / ".minari", f"posttrain/{task}/{kind}-v0"
     low, high = references or (None, None)
     kept = os.environ.get("MINARI_DATASETS_PATH")
     os.environ["MINARI_DATASETS_PATH"] = str(shelf)  # where Minari writes, by name

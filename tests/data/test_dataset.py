@@ -47,6 +47,13 @@ def test_round_trip(folder: Path) -> None:
     assert found.returns.tolist() == [7.0, 24.0]
 
 
+def test_a_folder_may_be_named_from_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here").mkdir()
+    write_dataset(Path("here"), gym.make("Pendulum-v1"), "random", EPISODES, "a test's", None)
+    assert len(read_dataset("here")) == 5
+
+
 def test_minari_reads_what_was_written(folder: Path) -> None:
     import minari
 
