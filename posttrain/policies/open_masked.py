@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,11 @@ def open_masked(folder: Path, written: dict[str, Any], config: Any, tokenizer: A
         def read(dtype: torch.dtype) -> Denoiser:
             return OwnDenoiser(read_transformer(folder, arch, dtype), mask_token)
 
-        own = read_transformer(folder, arch, dtype)
+        net = read(dtype)
         if adapters.rank:
-            own.add_lora(adapters.rank, 2.0 * adapters.rank, torch.Generator().manual_seed(adapters.seed))
-        net: Denoiser = OwnDenoiser(own, mask_token)
-        write: Any = lambda module, target: save_pretrained(module, folder, target)  # noqa: E731
+            module: Any = net.module
+            module.add_lora(adapters.rank, 2.0 * adapters.rank, torch.Generator().manual_seed(adapters.seed))
+        write: Callable[[Any, Path], Path] = lambda net, target: save_pretrained(net, folder, target)  # noqa: E731
     except Unsupported:
         if adapters.rank:
             raise UserError(f"lora = {adapters.rank}: this {config.model_type} is run by transformers' own model, and "
