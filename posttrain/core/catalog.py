@@ -117,7 +117,8 @@ class MethodFile:
             stated = source.assigned(path, class_name, "defaults")
             if isinstance(stated, ast.Call):
                 with suppress(ValueError):  # made from other names
-                    kinds: dict[str, Mapping[str, Any]] = {str(k.arg): ast.literal_eval(k.value) for k in stated.keywords}
+                    kinds: dict[str | None, Mapping[str, Any]] = {
+                        k.arg: ast.literal_eval(k.value) for k in stated.keywords}
                     return kinds.get(kind, {})
             if stated is not None:
                 break
