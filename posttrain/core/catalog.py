@@ -117,9 +117,8 @@ class MethodFile:
             stated = source.assigned(path, class_name, "defaults")
             if isinstance(stated, ast.Call):
                 with suppress(ValueError):  # made from other names
-                    kinds: dict[str, dict[str, Any]] = {}
-                    for keyword in stated.keywords:
-                        kinds[str(keyword.arg)] = ast.literal_eval(keyword.value)
+                    kinds: dict[str | None, Mapping[str, Any]] = {
+                        k.arg: ast.literal_eval(k.value) for k in stated.keywords}
                     return kinds.get(kind, {})
             if stated is not None:
                 break
