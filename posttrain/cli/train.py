@@ -33,7 +33,8 @@ def run(arguments: Sequence[str]) -> int:
     stored = _stored(resumed) if resumed is not None else None
     words = stored.config if stored else {option.lstrip("-"): value for option, value in _words(arguments)}
     chooser, name = words.get("curriculum", ""), stored.method if stored else named
-    kind = kind_of(words.get("policy", ""), words.get("task", ""))
+    policy, task = words.get("policy", ""), words.get("task", "")
+    kind = kind_of(policy, task) if policy or task else ""
     parser = make_parser(catalog.find(name) if name else None, catalog.find_curriculum(chooser) if chooser else None,
                          kind)
     found, given = parser.read(arguments)
@@ -80,8 +81,12 @@ def _terminable() -> Iterator[None]:
 
 
 def make_parser(method: catalog.MethodFile | None, curriculum: catalog.MethodFile | None = None,
-                kind: str = "language") -> Parser:
-    """The parser of `posttrain train` for a kind of policy, with the options of one method and one curriculum."""
+                kind: str = "") -> Parser:
+    """The parser of `posttrain train` for a kind of policy, with the options of one method and one curriculum.
+
+    kind: empty where neither policy nor task says which; then the method's own.
+    """
+    kind = kind or (method.home if method else "language")
     name = method.name if method else "METHOD"
     about = method.explanation.summary if method else "Train a policy by one method."
     stated, options = method.defaults(kind) if method else {}, {f.name for g in config_groups(kind).values() for f in g}

@@ -111,6 +111,16 @@ class MethodFile:
         common = {f.name for f in source.fields(PACKAGE / "core" / "method.py", "Method")}
         return tuple(f for f in self.fields if f.name not in common or self.shelf == CURRICULUM)
 
+    @property
+    def home(self) -> str:
+        """The kind of policy that it is shown for where nobody has said which: the first that it can train."""
+        for path, class_name in _lineage(self.path, self.attribute) if _is_class(self.path, self.attribute) else ():
+            if kinds := source.assigned(path, class_name, "kinds"):
+                return str(ast.literal_eval(kinds)[0])
+            if material := source.assigned(path, class_name, "learns_from"):
+                return "control" if ast.literal_eval(material) == "transitions" else "language"
+        return "language"
+
     def defaults(self, kind: str) -> Mapping[str, Any]:
         """Its defaults for a kind of policy, of hyperparameters and of options, as its class states them."""
         for path, class_name in _lineage(self.path, self.attribute) if _is_class(self.path, self.attribute) else ():

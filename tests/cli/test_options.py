@@ -144,3 +144,11 @@ def test_defaults_of_a_kind_are_read_as_the_class_states_them() -> None:
     for name, told in found.items():
         if told:
             assert told == dict(catalog.make(name).defaults["control"])
+
+
+def test_help_without_a_task_is_of_the_kind_that_the_method_trains() -> None:
+    assert "width" in make_parser(catalog.find("sac")).declared
+    assert "prompts" in make_parser(catalog.find("ppo")).declared
+    for name, method in catalog.methods().items():
+        made = catalog.make(name)
+        assert method.home == (made.kinds or ("control" if made.learns_from == "transitions" else "language",))[0]

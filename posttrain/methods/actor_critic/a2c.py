@@ -26,7 +26,7 @@ from posttrain.core import Fraction, Groups, Loss, Method, Models, NonNegative, 
 class A2C(Method[Groups]):
     paper = Paper("1602.01783", "Mnih et al., 2016", parent="reinforce")
     defaults = by_kind(control={  # paper sec. 5: 16 actors of 5 steps; OpenAI Baselines' learning rate
-        "discount": 0.99, "critic_scale": 1.0, "envs": 16, "horizon": 5, "rounds": 25, "lr": 7e-4})
+        "discount": 0.99, "critic_scale": 1.0, "envs": 16, "segment": 5, "rounds": 25, "lr": 7e-4})
 
     discount: Fraction = 1.0  # γ; as Ziegler et al.'s code has it for language models
     entropy_coef: NonNegative = 0.01  # β, per nat; paper sec. 5.1
