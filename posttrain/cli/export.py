@@ -14,8 +14,8 @@ OPTIONS = (Field("precision", Literal["fp32", "bf16"], "bf16", "of a language mo
 
 
 def make_parser() -> Parser:
-    parser = Parser("export RUN DIR", "Write a run's policy as a Hugging Face folder that any tool can load; of a "
-                    "control run or one of pictures, policy.json and weights.safetensors.",
+    parser = Parser("export RUN DIR", "Write a run's policy as a Hugging Face folder that any tool can load;\n"
+                    "of a control run or one of pictures, policy.json and weights.safetensors.",
                     ["posttrain export runs/grpo-addition-0 exported",
                      "posttrain export runs/mine exported --precision fp32"])
     parser.add_argument("run", metavar="RUN", type=Path, help="a run folder")

@@ -123,15 +123,15 @@ class MethodFile:
 
     def defaults(self, kind: str) -> Mapping[str, Any]:
         """Its defaults for a kind of policy, of hyperparameters and of options, as its class states them."""
-        for path, class_name in _lineage(self.path, self.attribute) if _is_class(self.path, self.attribute) else ():
-            stated = source.assigned(path, class_name, "defaults")
-            if isinstance(stated, ast.Call):
-                with suppress(ValueError):  # made from other names
-                    kinds: dict[str | None, Mapping[str, Any]] = {
-                        k.arg: ast.literal_eval(k.value) for k in stated.keywords}
-                    return kinds.get(kind, {})
-            if stated is not None:
-                break
+        if _is_class(self.path, self.attribute):
+            lineage = (source.assigned(*one, "defaults") for one in _lineage(self.path, self.attribute))
+            stated = next((value for value in lineage if value is not None), None)
+            if stated is None:
+                return {}
+            with suppress(ValueError):  # made from other names
+                kinds: dict[str | None, Mapping[str, Any]] = {
+                    k.arg: ast.literal_eval(k.value) for k in getattr(stated, "keywords", ())}
+                return kinds.get(kind, {})
         found: Mapping[str, Any] = make(self.name).defaults.get(kind, {})
         return found
 

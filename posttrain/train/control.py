@@ -301,11 +301,11 @@ def policy_of(method: Method[Any], config: ControlConfig, numbered: bool) -> str
     if (kind in NUMBERED) != numbered:
         raise UserError(f"policy = {kind!r}: the actions of {config.task!r} are "
                         f"{'numbered' if numbered else 'numbers in a range'}")
-    if kind == "greedy" and config.normalize_obs:
-        raise UserError("normalize_obs = True: a greedy policy takes observations as they are")
     if (kind == "greedy") == ("policy" in method.lr_scale):
         raise UserError(f"policy = {kind!r}: {method_name(method)} trains " + (
             "a policy of its own" if kind == "greedy" else "Q alone, so it acts by policy = 'greedy'"))
+    if kind == "greedy" and config.normalize_obs:
+        raise UserError("normalize_obs = True: a greedy policy takes observations as they are")
     return kind
 
 
