@@ -8,8 +8,7 @@ curriculum; `papers.jsonl` names the papers; how well each is shown to work foll
     2 pinned    its own test exists, tests/methods/**/test_NAME.py or tests/data/curriculum/test_NAME.py
     3 shown     evidence/NAME.json exists and holds a verdict
 
-An installed package has neither tests nor evidence; `python -m posttrain.core.catalog` writes what they prove
-to `levels.json`.
+An installed package has neither tests nor evidence; its build (hatch_build.py) writes what they prove to `levels.json`.
 """
 
 from __future__ import annotations
@@ -392,7 +391,3 @@ def levels_text() -> str:
     rows = (f"  {json.dumps(name)}: {json.dumps(proof)}" for name, proof in levels.items())
     return "{\n" + ",\n".join(rows) + "\n}\n"
 
-
-if __name__ == "__main__":
-    LEVELS.write_text(levels_text(), encoding="utf-8")
-    print(f"wrote {LEVELS}")

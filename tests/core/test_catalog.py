@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -191,9 +192,15 @@ def test_levels_follow_from_files(tmp_path: Path) -> None:
     assert catalog.compute_levels(tmp_path)["grpo"] == {"level": 1}  # evidence does not stand in for the test
 
 
-def test_levels_file_is_current() -> None:
-    assert catalog.LEVELS.read_text(encoding="utf-8") == catalog.levels_text(), \
-        "run: python -m posttrain.core.catalog"
+def test_a_wheel_knows_the_levels(tmp_path: Path) -> None:
+    """Nobody types or commits them: a checkout computes them, and building a wheel writes them into it."""
+    from hatchling.builders.wheel import WheelBuilder
+
+    [wheel] = WheelBuilder(str(catalog.PACKAGE.parent)).build(directory=str(tmp_path), versions=["standard"])
+    with ZipFile(wheel) as held:
+        told = json.loads(held.read("posttrain/core/levels.json"))
+    assert told == catalog.compute_levels(catalog.PACKAGE.parent)
+    assert told["grpo"]["level"] >= 2
 
 
 def test_only_rows_to_be_built_have_a_level() -> None:
