@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -157,6 +158,15 @@ def test_an_idle_worker_that_was_killed_costs_no_score(scorer: Scorer) -> None:
     assert score_one(scorer, "yes") == Scored(1.0)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises, also where a shell started these tests in the background, and with that told them to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_call_leaves_no_reply_for_the_next() -> None:
     with Scorer(Misbehaving(trusted=False), timeout=30) as scorer:
         scorer([YES], ["yes"])
