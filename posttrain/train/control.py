@@ -36,7 +36,7 @@ from posttrain.rollout.logged import DatasetSource
 from posttrain.rollout.replayed import Exploration, ReplaySource
 from posttrain.rollout.segments import EpisodeSource, SegmentSource
 from posttrain.train.config import ControlConfig
-from posttrain.train.objective import method_name, updates
+from posttrain.train.objective import counted, method_name, updates
 from posttrain.train.setting import Sample
 
 
@@ -202,17 +202,19 @@ class ControlSetting:
 
     def describe(self, method: Method[Any]) -> list[tuple[str, str]]:
         config = self.config
+        acted = counted(config.envs, "action")
         what = {
-            "segments": f"{config.envs} environments × {config.segment} steps = {config.envs * config.segment} actions",
+            "segments": f"{counted(config.envs, 'environment')} × {config.segment} steps = "
+                        f"{config.envs * config.segment} actions",
             "episodes": f"{config.starts} starts × {config.samples} = {config.starts * config.samples} episodes",
-            "replay": f"{config.envs} actions, then {config.batch_size} transitions of the last {config.capacity}",
+            "replay": f"{acted}, then {config.batch_size} transitions of the last {config.capacity}",
             "dataset": f"{self.from_log} of {len(self.logged or ())} logged transitions"
-                       + f", {config.envs} actions, then {config.batch_size - self.from_log} of the last "
+                       + f", {acted}, then {config.batch_size - self.from_log} of the last "
                          f"{config.capacity}" * self.acts,
         }[self.kind]
         trained = sum(p.numel() for p in self.policy.parameters())
         return [
-            ("batch", f"{what}; {updates(method)}, {config.rounds} batches a step"),
+            ("batch", f"{what}; {updates(method)}, {counted(config.rounds, 'batch', 'batches')} a step"),
             ("clip unit", f"one {self.policy.decision}"),
             ("policy", f"{self.facts['kind']} of {self.spaces.action} {'numbered actions' * self.spaces.numbered}"
                        f"{'numbers in [−1, 1]' * (not self.spaces.numbered)} on {config.task}: {trained} weights"),

@@ -36,9 +36,13 @@ def values(record: Any) -> str:
     return ", ".join(f"{f.name} = {show(getattr(record, f.name))}" for f in dataclasses.fields(record))
 
 
+def counted(number: int, what: str, several: str = "") -> str:
+    """`1 step`, `2 steps`."""
+    return f"{number} {what if number == 1 else several or what + 's'}"
+
+
 def updates(method: Method[Any]) -> str:
-    count = method.epochs * method.minibatches
-    return f"{count} update{'s' * (count > 1)} from each batch"
+    return f"{counted(method.epochs * method.minibatches, 'update')} from each batch"
 
 
 def equation(method: Method[Any]) -> str:
