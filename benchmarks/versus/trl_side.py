@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -96,8 +95,7 @@ def pauses(channel: Channel, watch: Stopwatch, latest: Latest) -> Any:
     return Pauses()
 
 
-def train(workload: Workload, change: Callable[[Any, Latest], None]) -> None:
-    """All steps, each when it is asked for; `change` prepares the trainer."""
+def main(workload: Workload) -> None:
     channel = Channel()
     configure_process()
     import torch
@@ -105,7 +103,7 @@ def train(workload: Workload, change: Callable[[Any, Latest], None]) -> None:
     torch.set_num_threads(workload.threads)
     with tempfile.TemporaryDirectory(prefix="posttrain-benchmark-") as folder:
         trainer, watch, latest = build(workload, folder), Stopwatch(), Latest(workload.samples)
-        change(trainer, latest)
+        tap(trainer, "_generate", latest.generated)
         tap(trainer.accelerator, "clip_grad_norm_", latest.clipped)
         watch.wrap(trainer, "_generate_and_score_completions", "rollout")
         watch.wrap(trainer, "compute_loss", "loss and gradient")
@@ -117,4 +115,4 @@ def train(workload: Workload, change: Callable[[Any, Latest], None]) -> None:
 
 
 if __name__ == "__main__":
-    train(Workload.load(sys.argv[1]), lambda trainer, latest: tap(trainer, "_generate", latest.generated))
+    main(Workload.load(sys.argv[1]))

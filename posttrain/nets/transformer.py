@@ -8,24 +8,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from posttrain.nets.architecture import Architecture, Rope
-from posttrain.nets.attention import tree_attention
 from posttrain.nets.head import embed
 from posttrain.nets.hf_weights import part_sizes
-from posttrain.nets.lean import gated, rms_norm
 from posttrain.nets.precision import at_least_fp32
-from posttrain.nets.tree import Tree
+from posttrain.nets.tree import Tree, attend
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q [n, H, D], k and v [n, K, D] -> [n, H, D]
 Keep = Callable[[int, Tensor, Tensor], None]  # layer, its keys and values [n, K, D]
 Linear = Callable[[Tensor, str], Tensor]  # input [n, in], weight's name -> [n, out]
 Rotation = Sequence[tuple[Tensor, Tensor] | None]  # of some tokens, for each layer: cos and sin, [n, 1, D / 2] each
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu, "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh")}
 
 
 class Transformer(nn.Module):
@@ -38,8 +39,6 @@ class Transformer(nn.Module):
         self.weights = nn.ParameterList([nn.Parameter(w) for w in weights.values()])
         self._index = {name: i for i, name in enumerate(self.names)}
         self.lora, self.lora_scale, self.lora_on = nn.ModuleDict(), 0.0, True
-        # Layers beyond this are computed again in the backward pass; AdamW takes 16 bytes of each weight.
-        self.activation_bytes = max(1 << 30, 16 * sum(w.numel() for w in self.weights))
         ropes = [arch.rope(i) for i in range(arch.layers)]
         distinct = [rope for rope in dict.fromkeys(ropes) if rope is not None]
         self.rope_of = [None if rope is None else distinct.index(rope) for rope in ropes]  # each layer's row below
@@ -123,7 +122,9 @@ class Transformer(nn.Module):
         if self.arch.norm_offset:
             w = w + self.arch.norm_offset
         x = at_least_fp32(x)
-        return rms_norm(x.reshape(-1, len(w)), w, self.arch.norm_epsilon).view(x.shape)
+        if len(w) != x.shape[-1]:  # all heads at once
+            return F.rms_norm(x.flatten(1), w.shape, w, self.arch.norm_epsilon).view(x.shape)
+        return F.rms_norm(x, w.shape, w, self.arch.norm_epsilon)
 
     def rotation(self, positions: Tensor) -> Rotation:
         """How each layer turns tokens at these positions [n]; None: not at all."""
@@ -155,7 +156,8 @@ class Transformer(nn.Module):
             q = q * arch.query_scale
         y = linear(attend_(i, q, k, v).reshape(len(x), -1), f"{i}.o")
         x = x.add(self.norm(y, f"{i}.o_norm"), alpha=arch.residual_scale)
-        y = linear(gated(linear(self.norm(x, f"{i}.mlp_norm"), f"{i}.gate_up"), arch.activation), f"{i}.down")
+        gate, up = linear(self.norm(x, f"{i}.mlp_norm"), f"{i}.gate_up").chunk(2, -1)
+        y = linear(ACTIVATIONS[arch.activation](gate) * up, f"{i}.down")
         return x.add(self.norm(y, f"{i}.down_norm"), alpha=arch.residual_scale)
 
     def forward(self, tree: Tree, linear: Linear | None = None, keep: Keep | None = None) -> Tensor:
@@ -170,23 +172,9 @@ class Transformer(nn.Module):
 
         x = self.first(tree.ids)
         rotation = self.rotation(tree.positions)
-        kept = self.activation_bytes // (len(tree.ids) * layer_bytes(self.arch, self.head.element_size()))
         for i in range(self.arch.layers):
-            given = (i, x, rotation, attend_, linear or self.linear)
-            if i < kept or not torch.is_grad_enabled():
-                x = self.layer(*given)
-            else:
-                x = checkpoint(self.layer, *given, use_reentrant=False, preserve_rng_state=False)
+            x = self.layer(i, x, rotation, attend_, linear or self.linear)
         return self.last(x)
-
-
-def layer_bytes(arch: Architecture, width: int) -> int:
-    """What the backward pass keeps of one token in one layer; width: bytes of a compute weight.
-
-    The residual stream twice in fp32; what enters each product, q, k and v, and the MLP's gate and up.
-    """
-    attention = 2 * (arch.heads + arch.kv_heads) * arch.head_width
-    return 8 * arch.width + width * (2 * arch.width + attention + 3 * arch.hidden)
 
 
 def turns(rope: Rope, width: int) -> Tensor:
@@ -203,3 +191,19 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """
     a, b = at_least_fp32(x).chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
+
+
+def tree_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree, reach: int | None = None) -> Tensor:
+    """Every packed token attends to its ancestors and its own past: q [n, H, D], k, v [n, K, D] -> [n, H, D].
+
+    reach: how many tokens it sees, itself included; None: all.
+    """
+    kv_heads, width = k.shape[1:]
+    q = (q * width**-0.5).view(len(q), kv_heads, -1, width)
+    keys, values, outputs = [], [], []
+    for level, bias, q_l, k_l, v_l in zip(tree.levels, tree.biases(reach), *(x.split(tree.sizes) for x in (q, k, v)),
+                                          strict=True):
+        keys.append(level.pad(k_l).transpose(1, 2))
+        values.append(level.pad(v_l).transpose(1, 2))
+        outputs.append(level.unpad(attend(level.pad(q_l), keys, values, bias)))
+    return torch.cat(outputs).view(len(q), -1, width)

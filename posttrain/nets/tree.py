@@ -34,18 +34,17 @@ class Level:
     def width(self) -> int:
         return self.positions.shape[1]
 
-    def pad(self, packed: Tensor, dim: int = 0) -> Tensor:
-        """[n, ...] -> [S, N, ...], zeros where padded; `dim`: where n is."""
-        before, after = packed.shape[:dim], packed.shape[dim + 1 :]
-        if packed.shape[dim] < self.positions.numel():
-            padded = packed.new_zeros(*before, self.positions.numel(), *after)
-            packed = padded.index_copy_(dim, self.slots, packed)
-        return packed.view(*before, *self.positions.shape, *after)
+    def pad(self, packed: Tensor) -> Tensor:
+        """[n, ...] -> [S, N, ...], zeros where padded."""
+        if len(packed) == self.positions.numel():
+            return packed.view(*self.positions.shape, *packed.shape[1:])
+        padded = packed.new_zeros(self.positions.numel(), *packed.shape[1:]).index_copy(0, self.slots, packed)
+        return padded.view(*self.positions.shape, *packed.shape[1:])
 
-    def unpad(self, padded: Tensor, dim: int = 0) -> Tensor:
-        """[S, N, ...] -> [n, ...]; `dim`: where S is."""
-        flat = padded.flatten(dim, dim + 1)
-        return flat if len(self.slots) == flat.shape[dim] else flat.index_select(dim, self.slots)
+    def unpad(self, padded: Tensor) -> Tensor:
+        """[S, N, ...] -> [n, ...]."""
+        flat = padded.reshape(self.positions.numel(), *padded.shape[2:])
+        return flat if len(self.slots) == len(flat) else flat[self.slots]
 
 
 def build_level(segments: Sequence[Sequence[int]], starts: Sequence[int]) -> tuple[Level, list[int]]:
