@@ -157,10 +157,9 @@ class Cache:
         scores.append(query @ own[0].transpose(-1, -2))
         weights = torch.softmax(at_least_fp32(torch.cat(scores, -1)) + bias, -1).to(query.dtype)
         *parts, last = weights.split([s.shape[-1] for s in scores], -1)
-        out: Tensor = last @ own[1]
-        for part, ((_, v), f) in zip(parts, above, strict=True):
-            out += f.unfold(f.fold(part) @ v)
-        return out
+        outputs = [f.unfold(f.fold(part) @ v) for part, ((_, v), f) in zip(parts, above, strict=True)]
+        outputs.append(last @ own[1])
+        return sum(outputs[1:], start=outputs[0])  # in the order of the training pass, so that both round alike
 
     def move_rows(self, old: Tensor, new: Tensor, width: int) -> None:
         """The first `width` tokens of rows in the places `old` to the places `new`."""
