@@ -14,7 +14,7 @@ import pytest
 import torch
 from picture_toy import PictureLearner, toy_pictures, toy_policy
 from torch import Tensor
-from toy import alternatives, relative_error
+from toy import alternatives, check_what_the_file_says, relative_error
 
 from posttrain.core import Groups, Method, catalog
 from posttrain.core.errors import UserError
@@ -103,12 +103,7 @@ def test_every_hyperparameter_is_used(name: str) -> None:
 
 
 def test_file_says_what_it_is(name: str) -> None:
-    found = catalog.find(name)
-    assert found.explanation.summary
-    assert found.explanation.equation
-    assert found.explanation.deviations
-    assert found.citation.arxiv
-    assert found.citation.cite
+    check_what_the_file_says(name)
     method = catalog.make(name)
     assert type(method)(**json.loads(json.dumps(dataclasses.asdict(method)))) == method
 

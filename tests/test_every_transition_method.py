@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from control_toy import ControlLearner, setting, toy_transitions
-from toy import alternatives, relative_error
+from toy import alternatives, check_what_the_file_says, relative_error
 
 from posttrain.core import Transitions, catalog
 from posttrain.core.errors import UserError
@@ -95,12 +95,7 @@ def test_every_hyperparameter_is_used(name: str) -> None:
 
 
 def test_file_says_what_it_is(name: str) -> None:
-    found = catalog.find(name)
-    assert found.explanation.summary
-    assert found.explanation.equation
-    assert found.explanation.deviations
-    assert found.citation.arxiv
-    assert found.citation.cite
+    check_what_the_file_says(name)
 
 
 def test_resumes_bit_for_bit(name: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from posttrain.core import Batch, Groups, Method, Score
+from posttrain.core import Batch, Groups, Method, Score, catalog
 from posttrain.core.policy import Predictions
 from posttrain.core.seeds import derive
 from posttrain.nets.architecture import Architecture
@@ -251,3 +251,13 @@ def alternatives(hint: Any, value: Any) -> list[Any]:
         return [option for option in typing.get_args(hint) if option != value]
     number = value or 0
     return [number + 1, number + 2] if isinstance(value, int) else [2 * number + 0.05, number / 2, 0.0, 0.5, 1.0]
+
+
+def check_what_the_file_says(name: str) -> None:
+    """Summary, equation and citation, and what deviates from the authors'."""
+    found = catalog.find(name)
+    assert found.explanation.summary
+    assert found.explanation.equation
+    assert found.explanation.deviations
+    assert found.citation.arxiv
+    assert found.citation.cite

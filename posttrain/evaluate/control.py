@@ -12,11 +12,10 @@ from typing import Any
 import torch
 
 from posttrain.core.errors import UserError
-from posttrain.core.seeds import derive
 from posttrain.data.dataset import told
 from posttrain.evaluate.intervals import mean_interval
 from posttrain.policies.control import ControlPolicy, load
-from posttrain.rollout.environments import flat, make, native, play, spaces_of
+from posttrain.rollout.environments import flat, make, native, play, reset_seed, spaces_of
 
 TOGETHER = 32  # episodes played at a time: each has an environment of its own
 VIDEOS = {".gif": "", ".mp4": "imageio_ffmpeg"}  # suffix -> the module that imageio needs for it
@@ -42,7 +41,7 @@ def evaluate_control(folder: Path, task: str, *, episodes: int = 20, seed: int =
 
 def starts(seed: int, episodes: int) -> list[int]:
     """The seeds of the initial states that evaluations of this seed begin from; a run's own are those of its seed."""
-    return [derive(seed, "heldout", i) % 2**31 for i in range(episodes)]
+    return [reset_seed(seed, "heldout", i) for i in range(episodes)]
 
 
 def returns(policy: ControlPolicy, task: str, episodes: int, seed: int) -> list[tuple[float, int]]:

@@ -6,7 +6,6 @@ and the actions since, so a resumed run resets and plays them again.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,8 +17,6 @@ from torch import Tensor
 from posttrain.core.errors import UserError, nearest
 from posttrain.core.seeds import derive
 from posttrain.data.steps import Spaces
-
-GYM_ID = re.compile(r"^([\w:.-]+/)?[A-Za-z][\w.-]*-v\d+$")  # as Gymnasium spells them
 
 
 def make(task: str) -> Any:
@@ -118,7 +115,7 @@ class Environments:
     def _reset(self, i: int) -> None:
         self.episodes[i] = Episode(self.episodes[i].number + 1, [])
         self.returns[i] = 0.0
-        seed = derive(self.seed, "environment", i, self.episodes[i].number) % 2**31
+        seed = reset_seed(self.seed, "environment", i, self.episodes[i].number)
         self.obs[i] = flat(self.envs[i].reset(seed=seed)[0])
 
     def state(self) -> dict[str, Any]:
@@ -135,6 +132,11 @@ class Environments:
             for action in told["actions"]:
                 self.obs[i] = self._step(i, np.asarray(action, like.dtype) if like.shape else int(action))[0]
         self.finished = [(float(r), int(n)) for r, n in state["finished"]]
+
+
+def reset_seed(seed: int, *names: str | int) -> int:
+    """`derive` within the 31 bits that every environment's reset takes."""
+    return derive(seed, *names) % 2**31
 
 
 def native(env: Any, action: Tensor) -> Any:

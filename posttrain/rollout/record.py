@@ -13,7 +13,7 @@ from posttrain.core.seeds import derive
 from posttrain.data.dataset import Episode
 from posttrain.data.replay.uniform import COLUMNS
 from posttrain.policies.control import ControlPolicy
-from posttrain.rollout.environments import flat, make, native, spaces_of
+from posttrain.rollout.environments import flat, make, native, reset_seed, spaces_of
 from posttrain.rollout.replayed import random_actions
 from posttrain.rollout.segments import noise
 
@@ -31,7 +31,7 @@ def record(task: str, act: Act, seed: int, steps: int = 0, episodes: int = 0) ->
 
 def _episode(env: Any, act: Act, seed: int, number: int) -> Episode:
     generator = torch.Generator().manual_seed(derive(seed, "actions", number))
-    start = derive(seed, "logged", number) % 2**31
+    start = reset_seed(seed, "logged", number)
     obs, actions, rewards, ended = [env.reset(seed=start)[0]], [], [], (False, False)
     while not any(ended):
         actions.append(act(env, obs[-1], generator))

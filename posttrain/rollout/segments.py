@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from posttrain.core import Groups
 from posttrain.core.seeds import derive
 from posttrain.data.steps import Steps
 from posttrain.policies.control import ControlPolicy
-from posttrain.rollout.environments import Environments, Stepped
+from posttrain.rollout.environments import Environments, flat, make, native, reset_seed
 
 
 @dataclass
@@ -21,12 +21,23 @@ class Row:
     """Steps of one episode, as they come."""
 
     unit: int
-    obs: list[Tensor]
-    action: list[Tensor]
-    logp: list[Tensor]
-    reward: list[Tensor]
+    obs: list[Tensor] = field(default_factory=list)
+    action: list[Tensor] = field(default_factory=list)
+    logp: list[Tensor] = field(default_factory=list)
+    reward: list[Tensor] = field(default_factory=list)
     last: Tensor | None = None
     terminated: bool = False
+
+    def extend(self, obs: Tensor, action: Tensor, logp: Tensor, reward: Tensor) -> None:
+        """One more step."""
+        self.obs.append(obs)
+        self.action.append(action)
+        self.logp.append(logp)
+        self.reward.append(reward)
+
+    def close(self, last: Tensor, terminated: bool) -> None:
+        """What was seen after the last step, and whether the episode ended there by itself."""
+        self.last, self.terminated = last, terminated
 
 
 def noise(policy: ControlPolicy, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -46,7 +57,7 @@ class SegmentSource:
         generator = torch.Generator().manual_seed(derive(self.seed, "rollout", step))
         count = len(self.envs.envs)
         draws = noise(self.policy, (self.segment, count), generator)
-        current = [Row(i, [], [], [], []) for i in range(count)]
+        current = [Row(i) for i in range(count)]
         done: list[Row] = []
         for t in range(self.segment):
             obs = self.envs.obs
@@ -54,11 +65,11 @@ class SegmentSource:
                 action, logp = self.policy.sample(obs, draws[t])
             found = self.envs.step(action)
             for i, row in enumerate(current):
-                extend(row, i, obs, action, logp, found)
+                row.extend(obs[i], action[i], logp[i], found.reward[i])
                 if found.terminated[i] or found.truncated[i] or t == self.segment - 1:
-                    close(row, i, found)
+                    row.close(found.next_obs[i], bool(found.terminated[i]))
                     done.append(row)
-                    current[i] = Row(len(done) + count, [], [], [], [])
+                    current[i] = Row(len(done) + count)
         return as_groups(done, step, self.segment, torch.arange(len(done)))
 
 
@@ -67,14 +78,12 @@ class EpisodeSource:
 
     def __init__(self, task: str, policy: ControlPolicy, starts: int, samples: int, seed: int) -> None:
         self.policy, self.starts, self.samples, self.seed = policy, starts, samples, seed
-        self.envs = [Environments(task, 1, 0).envs[0] for _ in range(starts * samples)]
+        self.envs = [make(task) for _ in range(starts * samples)]
 
     def next(self, step: int) -> Groups:
-        from posttrain.rollout.environments import flat, native
-
         generator = torch.Generator().manual_seed(derive(self.seed, "rollout", step))
-        rows = [Row(i // self.samples, [], [], [], []) for i in range(len(self.envs))]
-        seeds = [derive(self.seed, "start", step, row.unit) % 2**31 for row in rows]
+        rows = [Row(i // self.samples) for i in range(len(self.envs))]
+        seeds = [reset_seed(self.seed, "start", step, row.unit) for row in rows]
         obs = torch.stack([flat(env.reset(seed=s)[0]) for env, s in zip(self.envs, seeds, strict=True)])
         alive, t = torch.arange(len(rows)), 0
         while len(alive):
@@ -87,25 +96,13 @@ class EpisodeSource:
             for k, i in enumerate(alive.tolist()):
                 following, reward, terminated, truncated, _ = self.envs[i].step(native(self.envs[i], action[k]))
                 obs[i] = flat(following)
-                row = rows[i]
-                for kept, x in ((row.obs, seen[k]), (row.action, action[k]), (row.logp, logp[k]),
-                                (row.reward, torch.tensor(float(reward)))):
-                    kept.append(x)
+                rows[i].extend(seen[k], action[k], logp[k], torch.tensor(float(reward)))
                 if terminated or truncated:
-                    row.last, row.terminated = obs[i].clone(), bool(terminated)
+                    rows[i].close(obs[i].clone(), bool(terminated))
                 else:
                     going.append(i)
             alive = torch.tensor(going, dtype=torch.long)
         return as_groups(rows, step, t, torch.tensor([row.unit for row in rows]))
-
-
-def extend(row: Row, i: int, obs: Tensor, action: Tensor, logp: Tensor, found: Stepped) -> None:
-    for kept, x in ((row.obs, obs), (row.action, action), (row.logp, logp), (row.reward, found.reward)):
-        kept.append(x[i])
-
-
-def close(row: Row, i: int, found: Stepped) -> None:
-    row.last, row.terminated = found.next_obs[i], bool(found.terminated[i])
 
 
 def as_groups(rows: list[Row], step: int, limit: int, unit: Tensor) -> Groups:

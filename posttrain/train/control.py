@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cached_property
@@ -71,7 +72,7 @@ class ControlSetting:
         if self.logged:
             self.facts["dataset"] = {"transitions": len(self.logged), "episodes": len(self.logged.returns),
                                      "mean_return": float(self.logged.returns.mean())}
-        self.scale = RewardScale(config.envs, getattr(method, "discount", 1.0)) if config.normalize_reward else None
+        self.scale = RewardScale(getattr(method, "discount", 1.0)) if config.normalize_reward else None
 
     def _stream(self, name: str) -> torch.Generator:
         return torch.Generator().manual_seed(derive(self.config.seed, name))
@@ -80,8 +81,6 @@ class ControlSetting:
 
     def networks(self) -> Mapping[str, Callable[[], Any]]:
         def frozen(build: Callable[[], Any]) -> Callable[[], Any]:
-            import copy
-
             return lambda: copy.deepcopy(build()).requires_grad_(False)
 
         return {"reference": self.policy.initial, "anchor": self.policy.initial, "policy_target": self.policy.initial,
@@ -224,8 +223,8 @@ class ControlSetting:
 class RewardScale:
     """Rewards divided by the deviation of the discounted return, clipped at ± 10   (Engstrom et al., 2005.12729)."""
 
-    def __init__(self, envs: int, discount: float) -> None:
-        self.discount, self.returns, self.seen = discount, [0.0] * envs, Normalizer(1)
+    def __init__(self, discount: float) -> None:
+        self.discount, self.seen = discount, Normalizer(1)
 
     def __call__(self, batch: Groups) -> Groups:
         """The batch's rows in order, each of them one environment's next stretch of an episode."""
