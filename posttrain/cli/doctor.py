@@ -31,7 +31,8 @@ CONTROL = {  # distribution -> what of control it brings, and how to get it
     "minari": ("recorded experience", "minari"),
     "imageio": ("eval --video FILE.gif", "posttrain[control]"),
     "imageio-ffmpeg": ("eval --video FILE.mp4", "imageio-ffmpeg"),
-    "pygame": ("pictures of CartPole-v1, Pendulum-v1 and their like", "gymnasium[classic-control]"),
+    "box2d": ("landers and walkers, as in --task LunarLander-v3", "posttrain[control]"),
+    "pygame-ce": ("pictures of those and of CartPole-v1, Pendulum-v1 and their like", "posttrain[control]"),
 }
 GEMM_SIZE = 512  # small enough for a processor that emulates bf16
 GEMM_SECONDS = 0.3  # per precision

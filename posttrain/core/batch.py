@@ -121,9 +121,14 @@ class Batch:
         counts = {"rows": float(len(self)), "decisions": float(self.mask.sum())}
         return counts | {name: float(self._owned(column).sum()) for name, column in self.extra.items()}
 
+    @cached_property
+    def full(self) -> bool:
+        """Whether every decision is the policy's own, as where each is a row by itself: then nothing is left out."""
+        return bool(self.mask.all())
+
     def _owned(self, x: Tensor) -> Tensor:
         """Zeros in place of what stands at masked decisions, even NaN: [B, T] -> [B, T]; [B] as it is."""
-        return torch.where(self.mask, x, 0.0) if x.dim() == 2 else x
+        return torch.where(self.mask, x, 0.0) if x.dim() == 2 and not self.full else x
 
     def mean(self, x: Tensor, weight: str = "") -> Term:
         """Mean over decisions (x [B, T]) or rows (x [B]); with `weight`, Σ w x / Σ w for that extra column.
@@ -146,12 +151,12 @@ class Batch:
     def mean_per_row(self, x: Tensor) -> Tensor:
         """Each row's own mean over its decisions: x [B, T] -> [B]; 0 for a row without any."""
         assert x.shape == self.mask.shape, (x.shape, self.mask.shape)
-        return torch.where(self.mask, x, 0.0).sum(1) / self.mask.sum(1).clamp(min=1)
+        return self._owned(x).sum(1) / self.mask.sum(1).clamp(min=1)
 
     def log_ratio(self, logp: Tensor) -> Tensor:
         """log π − log π_old, [B, T]; 0 where masked, and exactly 0 in value before the first update."""
         old = logp.detach() if self.logp_old is None else self.logp_old
-        return torch.where(self.mask, logp - old, 0.0)
+        return self._owned(logp - old)
 
     def log_ratio_ref(self, logp: Tensor) -> Tensor:
         """log π − log π_ref, [B, T]; 0 where masked.
@@ -161,7 +166,7 @@ class Batch:
         """
         if self.logp_ref is None:
             raise ValueError("logp_ref: prepare() has not scored the reference")
-        return torch.where(self.mask, logp - self.logp_ref, 0.0)
+        return self._owned(logp - self.logp_ref)
 
 
 def pieces(mask: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:

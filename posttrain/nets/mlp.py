@@ -36,7 +36,6 @@ class MLP(nn.Module):
             self.biases.append(torch.zeros(outputs))
         self.pairs = list(zip(self.weights, self.biases, strict=True))  # a ParameterList looks each up by name
         self.norms = nn.ModuleList(BatchRenorm((n,), renorm) for n in sizes[:-1] if renorm)
-        self.given = list(self.norms) or [nn.Identity()] * len(self.pairs)  # what each layer's inputs go through
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.hidden(x))
@@ -50,13 +49,13 @@ class MLP(nn.Module):
 
     def hidden(self, x: Tensor) -> Tensor:
         """The last hidden layer, x itself where there is none: [..., sizes[-2]]."""
-        for norm, (w, b) in zip(self.given[:-1], self.pairs[:-1], strict=True):
-            x = self.activation(F.linear(norm(x), w, b))
+        for i, (w, b) in enumerate(self.pairs[:-1]):
+            x = self.activation(F.linear(self.norms[i](x) if self.norms else x, w, b))
         return x
 
     def last(self, hidden: Tensor) -> Tensor:
         """[..., sizes[-2]] -> [..., sizes[-1]]."""
-        return F.linear(self.given[-1](hidden), *self.pairs[-1])
+        return F.linear(self.norms[-1](hidden) if self.norms else hidden, *self.pairs[-1])
 
 
 class Perceptron(nn.Module):

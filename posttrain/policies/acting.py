@@ -229,9 +229,13 @@ def steps_of(batch: Batch) -> Steps:
 def decisions(batch: Batch) -> tuple[Tensor, Tensor]:
     """Observations [n, obs] and actions [n, A] of a batch's n masked decisions, in order."""
     steps = steps_of(batch)
+    if batch.full:
+        return steps.obs.flatten(0, 1), steps.action.flatten(0, 1)
     return steps.obs[batch.mask], steps.action[batch.mask]
 
 
 def over(batch: Batch, x: Tensor) -> Tensor:
     """x [n] of the masked decisions at their places, [B, T], 0 elsewhere."""
+    if batch.full:
+        return x.reshape(batch.mask.shape)
     return x.new_zeros(batch.mask.shape).masked_scatter(batch.mask, x)

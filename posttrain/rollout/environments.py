@@ -96,6 +96,12 @@ class Stepped(NamedTuple):
     played: tuple[Played | None, ...]  # the episode of each environment that ended
     post: Tensor | None  # [N, obs]: what the action had made of the state before chance came in, where the task says
 
+    @property
+    def over(self) -> list[bool]:
+        """Whose episode ended."""
+        over: list[bool] = (self.terminated | self.truncated).tolist()
+        return over
+
 
 @dataclass
 class Episode:
@@ -111,7 +117,7 @@ class Environments:
     def __init__(self, task: str, count: int, seed: int) -> None:
         self.task, self.seed = task, seed
         self.envs = [make(task) for _ in range(count)]
-        self.spaces = spaces_of(self.envs[0])
+        self.spaces, self.native = spaces_of(self.envs[0]), Native(self.envs[0].action_space)
         self.episodes = [Episode(-1, []) for _ in range(count)]
         self.obs = torch.zeros(count, self.spaces.obs)
         self.achieved = torch.zeros(count, goal_width(self.envs[0]))
@@ -123,16 +129,18 @@ class Environments:
 
     def step(self, action: Tensor) -> Stepped:
         """One action of each environment, [N, A] in [−1, 1] or [N] long; `obs` is then what to act on next."""
-        seen = np.empty((len(self.envs), self.spaces.obs), np.float32)
-        found = [self._step(i, a, seen[i]) for i, a in enumerate(natives(self.envs[0], action))]
-        next_obs = torch.from_numpy(seen)
+        count, post = len(self.envs), list[Tensor]()
+        seen, told = np.empty((count, self.spaces.obs), np.float32), np.empty((2, count), np.float32)
+        over = np.empty((2, count), np.bool_)
+        for i, taken in enumerate(self.native(action)):
+            told[0, i], over[0, i], over[1, i], told[1, i], state = self._step(i, taken, seen[i])
+            if state is not None:
+                post.append(state)
+        next_obs, (reward, cost), (terminated, truncated) = map(torch.from_numpy, (seen, told, over))
         self.obs = next_obs.clone()
-        reward, terminated, truncated, cost, post = zip(*found, strict=True)
-        played = tuple(self._end(i) if ended else None
-                       for i, ended in enumerate(map(any, zip(terminated, truncated, strict=True))))
-        return Stepped(next_obs, torch.tensor(reward), torch.tensor(terminated), torch.tensor(truncated),
-                       self.achieved.clone(), torch.tensor(cost), played,
-                       None if post[0] is None else torch.stack(post))
+        played = tuple(self._end(i) if over[:, i].any() else None for i in range(count))
+        return Stepped(next_obs, reward, terminated, truncated, self.achieved.clone(), cost, played,
+                       torch.stack(post) if post else None)
 
     def begun(self, i: int) -> bool:
         """Whether nothing has been done yet in environment i's present episode."""
@@ -198,18 +206,27 @@ def reset_seed(seed: int, *names: str | int) -> int:
     return derive(seed, *names) % 2**31
 
 
-def natives(env: Any, action: Tensor) -> list[Any]:
-    """Actions [N, A] or [N] long as the environment takes them: numbers, or [−1, 1] stretched over its bounds."""
-    space = env.action_space
-    if action.dtype == torch.long:
-        return [int(a) + int(space.start) for a in action.tolist()]
-    unit = action.detach().double().numpy().clip(-1, 1).reshape(-1, *space.shape)
-    return list((space.low + (unit + 1) / 2 * (space.high - space.low)).astype(space.dtype))
+class Native:
+    """Actions [N, A] or [N] long as an environment takes them: its numbers, or [−1, 1] stretched over its bounds."""
+
+    def __init__(self, space: Any) -> None:
+        """space: Box or Discrete."""
+        self.space = space
+        if space.shape:
+            self.low, self.half = space.low, (space.high - space.low) / 2
+
+    def __call__(self, action: Tensor) -> list[Any]:
+        if action.dtype == torch.long:
+            first = int(self.space.start)
+            return [a + first for a in action.tolist()]
+        unit = action.detach().double().numpy().reshape(-1, *self.space.shape)
+        unit = np.minimum(np.maximum(unit, -1), 1)
+        return list((self.low + (unit + 1) * self.half).astype(self.space.dtype))
 
 
 def native(env: Any, action: Tensor) -> Any:
     """One action as the environment takes it."""
-    return natives(env, action[None])[0]
+    return Native(env.action_space)(action[None])[0]
 
 
 def cost_of(info: Mapping[str, Any]) -> float | None:
@@ -245,12 +262,13 @@ def play(task: str, act: Any, seeds: Sequence[int]) -> list[Played]:
     `paid(row, reward)`, it is told what each action earned.
     """
     envs = [make(task) for _ in seeds]
+    native = Native(envs[0].action_space)
     obs = torch.stack([flat(env.reset(seed=seed)[0]) for env, seed in zip(envs, seeds, strict=True)])
     played, alive = [Played(0.0, 0, None)] * len(envs), list(range(len(envs)))
     while alive:
-        going, actions = [], act(obs)
+        going, actions = [], native(act(obs))
         for i in alive:
-            seen, reward, terminated, truncated, info = envs[i].step(native(envs[i], actions[i]))
+            seen, reward, terminated, truncated, info = envs[i].step(actions[i])
             obs[i], (total, length, cost) = flat(seen), played[i]
             played[i] = Played(total + float(reward), length + 1, added(cost, cost_of(info)))
             if hasattr(act, "paid"):

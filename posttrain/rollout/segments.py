@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,49 +15,48 @@ from posttrain.core import Groups
 from posttrain.core.seeds import derive
 from posttrain.data.steps import Steps
 from posttrain.policies.acting import ControlPolicy, Observer
-from posttrain.rollout.environments import Environments, Played, between, cost_of, make, native, reset_seed
+from posttrain.rollout.environments import Environments, Native, Played, added, between, cost_of, make, reset_seed
 from posttrain.rollout.goals import flat
+
+MEMORY = "memory/"  # before the role, in the names of a tape's columns
+EVERY = slice(None)
 
 
 @dataclass
 class Row:
-    """Steps of one episode, as they come."""
+    """A stretch of one episode: an environment's decisions from `start` to before `stop` on a tape."""
 
     unit: int
     environment: int
+    start: int
     begun: bool  # the row begins its episode
-    obs: list[Tensor] = field(default_factory=list)
-    action: list[Tensor] = field(default_factory=list)
-    logp: list[Tensor] = field(default_factory=list)
-    reward: list[Tensor] = field(default_factory=list)
-    cost: list[Tensor] = field(default_factory=list)
-    post: list[Tensor] = field(default_factory=list)
-    memory: dict[str, list[Tensor]] = field(default_factory=dict)
+    stop: int = 0
     last: Tensor | None = None
     terminated: bool = False
     played: Played | None = None  # the episode that ended with this row
 
-    def extend(self, obs: Tensor, action: Tensor, logp: Tensor, reward: Tensor, cost: Tensor, post: Tensor | None,
-               memory: Mapping[str, Tensor]) -> None:
-        """One more step; memory: what was remembered before it."""
-        self.obs.append(obs)
-        self.action.append(action)
-        self.logp.append(logp)
-        self.reward.append(reward)
-        self.cost.append(cost)
-        if post is not None:
-            self.post.append(post)
-        for role, state in memory.items():
-            self.memory.setdefault(role, []).append(state)
-
-    def close(self, last: Tensor, terminated: bool, played: Played | None) -> None:
+    def close(self, stop: int, last: Tensor, terminated: bool, played: Played | None) -> None:
         """What was seen after the last step, whether the episode ended there by itself, and all of it if it is over."""
-        self.last, self.terminated, self.played = last, terminated, played
+        self.stop, self.last, self.terminated, self.played = stop, last, terminated, played
 
-    def whole(self) -> Played:
-        """The row as an episode of its own."""
-        cost = float(sum(self.cost))
-        return Played(float(sum(self.reward)), len(self.reward), None if math.isnan(cost) else cost)
+
+class Tape:
+    """Columns of what N environments went through side by side, one entry [N, …] for each step."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, list[Tensor]] = {}
+
+    def add(self, **found: Tensor | None) -> None:
+        """One more step, [N, …] of each column; those without are left out."""
+        for name, x in found.items():
+            if x is not None:
+                self.columns.setdefault(name, []).append(x)
+
+    def padded(self, rows: list[Row]) -> dict[str, Tensor]:
+        """Every column of these rows, [B, T, …]."""
+        whole = {name: torch.stack(column) for name, column in self.columns.items()}
+        return {name: pad_sequence([x[row.start:row.stop, row.environment] for row in rows], batch_first=True)
+                for name, x in whole.items()}
 
 
 class Memories:
@@ -68,14 +67,14 @@ class Memories:
         self.memories = {role: (network, network.memory) for role, network in observers.items() if network.memory}
         self.states = {role: memory.blank(count) for role, (_, memory) in self.memories.items()}
 
-    def see(self, obs: Tensor, alive: Tensor) -> tuple[Tensor, list[dict[str, Tensor]]]:
-        """What the policy sees of observations [n, obs] in these n episodes, and the states before, one dict each."""
-        before = {role: state[alive] for role, state in self.states.items()}
+    def see(self, obs: Tensor, alive: Tensor | slice = EVERY) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the policy sees of observations [n, obs] in these n episodes, and all the states before, by columns."""
+        before = {f"{MEMORY}{role}": state.clone() for role, state in self.states.items()}
         seen = obs
         for role, (network, _) in self.memories.items():
-            both, self.states[role][alive] = network.see(obs, before[role])
+            both, self.states[role][alive] = network.see(obs, self.states[role][alive])
             seen = both if role == ControlPolicy.role else seen
-        return seen, [{role: state[i] for role, state in before.items()} for i in range(len(obs))]
+        return seen, before
 
     def forget(self, i: int) -> None:
         """Episode i begins anew."""
@@ -92,30 +91,27 @@ class SegmentSource:
         self.envs, self.policy, self.segment, self.seed, self.piece = envs, policy, segment, seed, piece
         self.memories = Memories({x.role: x for x in (policy, critic) if x is not None}, len(envs.envs))
 
+    @torch.no_grad()
     def next(self, step: int) -> Groups:
         generator = torch.Generator().manual_seed(derive(self.seed, "rollout", step))
         count, hold = len(self.envs.envs), self.policy.hold
-        draws = self.policy.noise((-(-self.segment // hold), count), generator)
-        current = [Row(i, i, self.envs.begun(i)) for i in range(count)]
-        done: list[Row] = []
+        draws = self.policy.noise((-(-self.segment // hold), count), generator).unbind()
+        tape, done = Tape(), list[Row]()
+        current = [Row(i, i, 0, self.envs.begun(i)) for i in range(count)]
         for t in range(self.segment):
             obs = self.envs.obs
-            with torch.no_grad():
-                seen, before = self.memories.see(obs, torch.arange(count))
-                action, logp = self.policy.sample(seen, draws[t // hold])
-                enacted = self.policy.enacted(seen, action)
-            found = self.envs.step(enacted)
-            for i, row in enumerate(current):
-                post = None if found.post is None else found.post[i]
-                row.extend(obs[i], action[i], logp[i], found.reward[i], found.cost[i], post, before[i])
-                ended = bool(found.terminated[i] or found.truncated[i])
+            seen, before = self.memories.see(obs)
+            action, logp = self.policy.sample(seen, draws[t // hold])
+            found = self.envs.step(self.policy.enacted(seen, action))
+            tape.add(obs=obs, action=action, logp=logp, reward=found.reward, cost=found.cost, post=found.post, **before)
+            for i, (row, ended) in enumerate(zip(current, found.over, strict=True)):
                 if ended:
                     self.memories.forget(i)
                 if ended or t == self.segment - 1:
-                    row.close(found.next_obs[i], bool(found.terminated[i]), found.played[i])
+                    row.close(t + 1, found.next_obs[i], bool(found.terminated[i]), found.played[i])
                     done.append(row)
-                    current[i] = Row(len(done) + count, i, ended)
-        return as_groups(done, step, self.segment, torch.arange(len(done)), self.piece)
+                    current[i] = Row(len(done) + count, i, t + 1, ended)
+        return as_groups(tape, done, step, self.segment, torch.arange(len(done)), self.piece)
 
 
 class EpisodeSource:
@@ -127,59 +123,65 @@ class EpisodeSource:
         self.policy, self.starts, self.samples, self.seed, self.piece = policy, starts, samples, seed, piece
         self.observers = {x.role: x for x in (policy, critic) if x is not None}
         self.envs = [make(task) for _ in range(starts * samples)]
+        self.native = Native(self.envs[0].action_space)
 
+    @torch.no_grad()
     def next(self, step: int) -> Groups:
         generator = torch.Generator().manual_seed(derive(self.seed, "rollout", step))
-        rows = [Row(i // self.samples, i, True) for i in range(len(self.envs))]
+        rows = [Row(i // self.samples, i, 0, True) for i in range(len(self.envs))]
         seeds = [reset_seed(self.seed, "start", step, row.unit) for row in rows]
         obs = torch.stack([flat(env.reset(seed=s)[0]) for env, s in zip(self.envs, seeds, strict=True)])
-        alive, t, draw, memories = torch.arange(len(rows)), 0, torch.empty(0), Memories(self.observers, len(rows))
+        alive, t, draw = torch.arange(len(rows)), 0, torch.empty(0)
+        tape, memories = Tape(), Memories(self.observers, len(rows))
+        paid = [Played(0.0, 0, None)] * len(rows)
         while len(alive):
             if t % self.policy.hold == 0:
                 draw = self.policy.noise((len(rows),), generator)
             t += 1
-            with torch.no_grad():
-                seen, before = memories.see(obs[alive], alive)
-                action, logp = self.policy.sample(seen, draw[alive])
-                enacted = self.policy.enacted(seen, action)
-            going = []
-            for k, i in enumerate(alive.tolist()):
-                following, reward, terminated, truncated, info = self.envs[i].step(native(self.envs[i], enacted[k]))
-                cost = cost_of(info)
-                rows[i].extend(obs[i].clone(), action[k], logp[k], torch.tensor(float(reward)),
-                               torch.tensor(math.nan if cost is None else cost), between(info), before[k])
-                obs[i] = flat(following)
+            seen, before = memories.see(obs[alive], alive)
+            action, logp = self.policy.sample(seen, draw[alive])
+            acted, going = obs.clone(), []
+            reward, cost, post = torch.zeros(len(rows)), torch.zeros(len(rows)), None
+            for i, taken in zip(alive.tolist(), self.native(self.policy.enacted(seen, action)), strict=True):
+                following, earned, terminated, truncated, info = self.envs[i].step(taken)
+                obs[i], reward[i], price = flat(following), float(earned), cost_of(info)
+                cost[i] = math.nan if price is None else price
+                if (state := between(info)) is not None:
+                    post = acted.new_zeros(len(rows), len(state)) if post is None else post
+                    post[i] = state
+                paid[i] = Played(paid[i].total + float(earned), t, added(paid[i].cost, price))
                 if terminated or truncated:
-                    rows[i].close(obs[i].clone(), bool(terminated), rows[i].whole())
+                    rows[i].close(t, obs[i].clone(), bool(terminated), paid[i])
                 else:
                     going.append(i)
+            tape.add(obs=acted, action=spread(action, alive, len(rows)), logp=spread(logp, alive, len(rows)),
+                     reward=reward, cost=cost, post=post, **before)
             alive = torch.tensor(going, dtype=torch.long)
-        return as_groups(rows, step, t, torch.tensor([row.unit for row in rows]), self.piece)
+        return as_groups(tape, rows, step, t, torch.tensor([row.unit for row in rows]), self.piece)
 
 
-def as_groups(rows: list[Row], step: int, limit: int, unit: Tensor, piece: int) -> Groups:
+def spread(x: Tensor, rows: Tensor, count: int) -> Tensor:
+    """x [n, …] at these n of `count` rows, 0 elsewhere."""
+    return x if len(x) == count else x.new_zeros(count, *x.shape[1:]).index_copy_(0, rows, x)
+
+
+def as_groups(tape: Tape, rows: list[Row], step: int, limit: int, unit: Tensor, piece: int) -> Groups:
     """Rows padded to the longest."""
-    def padded(columns: list[list[Tensor]]) -> Tensor:
-        return pad_sequence([torch.stack(column) for column in columns], batch_first=True)
-
-    lengths = torch.tensor([len(row.reward) for row in rows])
+    found = tape.padded(rows)
+    lengths = torch.tensor([row.stop - row.start for row in rows])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
-    rewards = padded([row.reward for row in rows])
+    memory = {name.removeprefix(MEMORY): x for name, x in found.items() if name.startswith(MEMORY)}
     last: list[Any] = [row.last for row in rows]
-    memory = {role: padded([row.memory[role] for row in rows]) for role in rows[0].memory}
-    post = padded([row.post for row in rows]) if rows[0].post else None
-    payload = Steps(padded([row.obs for row in rows]), padded([row.action for row in rows]), torch.stack(last), memory,
-                    piece if memory else 1, post)
+    payload = Steps(found["obs"], found["action"], torch.stack(last), memory, piece if memory else 1, found.get("post"))
     return Groups(payload=payload, mask=mask, unit=unit, version=torch.full(mask.shape, step),
-                  logp_behaviour=padded([row.logp for row in rows]), reward=rewards.sum(1), rewards=rewards,
+                  logp_behaviour=found["logp"], reward=found["reward"].sum(1), rewards=found["reward"],
                   finished=torch.tensor([row.terminated for row in rows]), limit=limit,
                   extra={"environment": torch.tensor([row.environment for row in rows]),
-                         "begun": torch.tensor([row.begun for row in rows]), **costs_of(rows)})
+                         "begun": torch.tensor([row.begun for row in rows]), **costs_of(found["cost"], rows)})
 
 
-def costs_of(rows: list[Row]) -> dict[str, Tensor]:
-    """The columns of costs, where the environment reports them."""
-    cost = pad_sequence([torch.stack(row.cost) for row in rows], batch_first=True)
+def costs_of(cost: Tensor, rows: list[Row]) -> dict[str, Tensor]:
+    """The columns of costs [B, T], where the environment reports them."""
     if cost.isnan().any():
         return {}
     ended = [(math.nan, math.nan) if p is None else (p.cost or 0.0, p.length) for p in (row.played for row in rows)]

@@ -146,8 +146,9 @@ def _minibatches(batch: Batch, method: Method[Any], models: Models, generator: t
             for part, members in enumerate(order.tensor_split(method.minibatches)):
                 place[members] = part
         mine = place[unit]
-        for part in range(method.minibatches):
-            yield epoch, epoch == part == 0, (mine == part).nonzero()[:, 0]
+        rows = mine.argsort(stable=True).split(mine.bincount(minlength=method.minibatches).tolist())
+        for part, chosen in enumerate(rows):
+            yield epoch, epoch == part == 0, chosen
         epoch += 1
 
 
