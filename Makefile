@@ -12,8 +12,9 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/posttrain train grpo --policy smollm2-135m --task addition --kl-coef 0 --prompts 16 --samples 4 --lr 4e-5 --steps 64
 
+# On every core, four at most: each worker holds a torch of its own.
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
