@@ -4,9 +4,10 @@
     python benchmarks/beside.py --actions 100000
     python benchmarks/beside.py td3-bc iql --seeds 1
 
-SAC and TD3 act on HalfCheetah-v4; TD3+BC, IQL and CQL learn from the project's own medium, replay and expert sets on
-Pendulum-v1, which are made first, by a SAC run.  Each library is at its own defaults.  A run that is there already is
-not repeated.  Writes evidence/beside.json and the table between the second marks of docs/reference.md.
+SAC and TD3 act on HalfCheetah-v4, DQN on CartPole-v1; TD3+BC, IQL and CQL learn from the project's own medium, replay
+and expert sets on Pendulum-v1, which are made first, by a SAC run.  Each library is at its own defaults, but for DQN:
+there both have rl-zoo's settings.  A run that is there already is not repeated.  Writes evidence/beside.json and the
+table between the second marks of docs/reference.md.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from learning import merged, run, write
+from reference import ROWS
 from seeds import machine, mean_interval
 from versus.peer_returns import Work
 from versus.side import environment
@@ -28,8 +30,13 @@ from versus.side import environment
 ROOT = Path(__file__).parents[1]
 MARKS = ("<!-- begin beside -->", "<!-- end beside -->")
 KINDS = ("medium", "replay", "expert")
-ACTING, LOGGED = ("sac", "td3"), ("td3-bc", "iql", "cql")
-ACTED, LOGGED_ON = "HalfCheetah-v4", "Pendulum-v1"
+ACTING, LOGGED = {"sac": "HalfCheetah-v4", "td3": "HalfCheetah-v4", "dqn": "CartPole-v1"}, ("td3-bc", "iql", "cql")
+LOGGED_ON = "Pendulum-v1"
+DQN_ACTIONS = 50_000
+ZOO_DQN = {  # what docs/reference.md's row dqn-cartpole has, in Stable-Baselines3's words
+    "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "target_update_interval": 10, "train_freq": 256,
+    "gradient_steps": 128, "exploration_fraction": 0.16, "exploration_final_eps": 0.04,
+    "policy_kwargs": {"net_arch": [256, 256]}}
 BEHAVIOUR = {"method": "sac", "task": LOGGED_ON, "steps": 10, "lr": 1e-3, "random_steps": 1000, "seed": 1000,
              "checkpoint_every": 5, "keep_checkpoints": 2, "eval_episodes": 50, "threads": 1}
 HALF = 2  # steps of the behaviour whose set is called medium
@@ -60,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = [name for name in chosen if name not in (*ACTING, *LOGGED)]
     if unknown:
         parser.error(f"method = {unknown[0]!r}: must be one of {', '.join((*ACTING, *LOGGED))}")
-    pairings = [Pairing(m, ACTED, args.actions) for m in ACTING if m in chosen]
+    pairings = [Pairing(m, ACTING[m], DQN_ACTIONS if m == "dqn" else args.actions) for m in ACTING if m in chosen]
     pairings += [Pairing(m, LOGGED_ON, args.updates, kind) for m in LOGGED if m in chosen for kind in KINDS]
     if any(pairing.kind for pairing in pairings):
         make_datasets(args.out)
@@ -108,6 +115,8 @@ def options(pairing: Pairing, seed: int, out: Path) -> dict[str, Any]:
               "checkpoint_every": 100}
     if pairing.kind:
         return {**common, "dataset": (str(out / pairing.kind),), "rounds": 500, "steps": pairing.length // 500}
+    if pairing.method == "dqn":
+        return {**common, **ROWS["dqn-cartpole"].options, "steps": (pairing.length - 1000) // 2000}
     return {**common, "rounds": 1000, "random_steps": 1000, "steps": pairing.length // 1000 - 1}
 
 
@@ -118,7 +127,8 @@ def peer(pairing: Pairing, seed: int, out: Path, kept: Path) -> dict[str, Any]:
         SystemExit: if it fails.
     """
     if not kept.exists():
-        work = Work(pairing.method, pairing.task, pairing.length, seed, str(out / pairing.kind) if pairing.kind else "")
+        work = Work(pairing.method, pairing.task, pairing.length, seed, str(out / pairing.kind) if pairing.kind else "",
+                    options=ZOO_DQN if pairing.method == "dqn" else {})
         done = subprocess.run([sys.executable, "-m", "versus.peer_returns", work.dump()], env=environment(1),
                               capture_output=True, text=True, check=False, timeout=7200)
         if done.returncode:

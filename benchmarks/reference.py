@@ -52,7 +52,7 @@ ROWS = {
     "td3-pendulum": Row("td3", "Pendulum-v1", 20_000, "-152", ZOO, {"lr": 1e-3, "discount": 0.98}),
     "ddpg-pendulum": Row("ddpg", "Pendulum-v1", 20_000, "-152", ZOO, {"lr": 1e-3, "discount": 0.98}),
     "dqn-cartpole": Row("dqn", "CartPole-v1", 50_000, "500", ZOO, {
-        "width": 256, "epsilon_rounds": 8000, "epsilon": 0.04}),
+        "lr": 2.3e-3, "width": 256, "envs": 2, "epsilon_rounds": 4000, "epsilon": 0.04}),  # 2 actions an update
     "dqn-acrobot": Row("dqn", "Acrobot-v1", 100_000, "-77", ZOO, {
         "lr": 6.3e-4, "batch_size": 128, "width": 256, "epsilon_rounds": 12_000, "epsilon": 0.1, "copy_every": 250}),
     "sac-mountaincar": Row("sac", "MountainCarContinuous-v0", 50_000, "94.7", ZOO, {

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ class Work:
     seed: int
     dataset: str = ""
     episodes: int = 50
+    options: Mapping[str, Any] = field(default_factory=dict)  # of a peer that acts
 
     def dump(self) -> str:
         return json.dumps(asdict(self))
@@ -42,13 +44,15 @@ def acted(work: Work) -> Any:
     import stable_baselines3
 
     made = getattr(stable_baselines3, work.method.upper())
-    starts_at = {"learning_starts": 1000}  # as posttrain's random_steps
-    model = made("MlpPolicy", gym.make(work.task), device="cpu", seed=work.seed, **starts_at).learn(work.length)
+    options = {"learning_starts": 1000, **work.options}  # as posttrain's random_steps
+    model = made("MlpPolicy", gym.make(work.task), device="cpu", seed=work.seed, **options).learn(work.length)
     space = model.action_space
 
     def act(obs: torch.Tensor) -> torch.Tensor:
-        action, _ = model.predict(obs.numpy(), deterministic=True)
-        return torch.from_numpy(2 * (action - space.low) / (space.high - space.low) - 1)
+        action = torch.from_numpy(model.predict(obs.numpy(), deterministic=True)[0])
+        if not space.shape:
+            return action - int(space.start)
+        return 2 * (action - space.low) / (space.high - space.low) - 1
 
     return act
 
@@ -80,7 +84,7 @@ def main(work: Work) -> None:
     act = logged(work) if work.dataset else acted(work)
     seconds = time.perf_counter() - began
     seeds = starts(work.seed, work.episodes)
-    scores = [score for i in range(0, len(seeds), 32) for score, _ in play(work.task, act, seeds[i:i + 32])]
+    scores = [played.total for i in range(0, len(seeds), 32) for played in play(work.task, act, seeds[i:i + 32])]
     channel.send(scores=scores, seconds=seconds)
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import beside
 import control_speed
@@ -19,9 +20,9 @@ from posttrain.cli.resolve import resolve
 
 @pytest.mark.parametrize("name", beside.ACTING)
 def test_both_act_as_often(name: str, tmp_path: Path) -> None:
-    asked = beside.options(beside.Pairing(name, beside.ACTED, 20_000), 0, tmp_path)
+    asked = beside.options(beside.Pairing(name, beside.ACTING[name], 21_000), 0, tmp_path)
     config = resolve(asked.pop("method"), {**asked, "out": ""}).config
-    assert config.random_steps + config.steps * config.rounds * config.envs == 20_000
+    assert config.random_steps + config.steps * config.rounds * config.envs == 21_000
 
 
 @pytest.mark.parametrize("name", beside.LOGGED)
@@ -57,9 +58,11 @@ def test_an_environment_paces_its_program() -> None:
     assert all(one["seconds"] > 0 for one in told)
 
 
-def test_a_peer_that_acts() -> None:
+@pytest.mark.parametrize(("name", "task", "options"), [
+    ("sac", "Pendulum-v1", {}), ("dqn", "CartPole-v1", beside.ZOO_DQN)])
+def test_a_peer_that_acts(name: str, task: str, options: dict[str, Any]) -> None:
     pytest.importorskip("stable_baselines3")
-    work = Work("sac", "Pendulum-v1", 1010, 0, episodes=2)
+    work = Work(name, task, 1010, 0, episodes=2, options=options)
     done = subprocess.run([sys.executable, "-m", "versus.peer_returns", work.dump()], env=environment(1),
                           capture_output=True, text=True, check=True, timeout=60)
     assert len(json.loads(done.stdout.splitlines()[-1])["scores"]) == 2
