@@ -180,7 +180,7 @@ def table(result: Mapping[str, Any]) -> list[str]:
                      f"| {min(row['after']):.1%} | {len(row['after'])} | {sum(row['kl']) / len(row['kl']):.2f} |")
     first = next(iter(result["methods"].values()))
     lines += ["", f"{first['problems']} held-out problems, greedy; ±: 95% over seeds (Student's t); "
-              f"{result['jobs']} runs at a time, one thread each, on {result['machine']}."]
+              f"{result['jobs']} run{'s' * (result['jobs'] > 1)} at a time, one thread each, on {result['machine']}."]
     return lines
 
 
