@@ -20,8 +20,8 @@ B = TypeVar("B", bound=Batch)
 
 Material = Literal["samples", "preferences", "demonstrations", "both", "transitions", "stretches"]
 """What a method learns from: fresh samples; given answers of different worth, else samples; given answers only;
-samples beside given answers to the same prompts; single actions of any policy, `Transitions`; or stretches of logged
-episodes, `Groups` of one row."""
+samples beside given answers to the same prompts, or, in control, beside logged actions; single actions of any policy,
+`Transitions`; or stretches of logged episodes, `Groups` of one row."""
 
 
 Likelihood = Literal["one-step", "trajectory", "elbo"]

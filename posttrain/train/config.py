@@ -107,7 +107,7 @@ class ControlConfig(Config):
     teacher: str = ""  # a finished run, or a saved policy, which acts too, for methods that have one
     start_networks: tuple[str, ...] = ()  # taken, such as policy, critic or q; empty: all that were kept
     dataset: tuple[str, ...] = ()  # logged transitions to learn from, a Minari folder or name; several are joined
-    dataset_share: Fraction = 1.0  # of a batch; the rest comes from a replay that acting fills
+    dataset_share: Fraction = 1.0  # of a batch; the rest is what acting brings, most often by a replay
     curriculum: str = ""  # what chooses the logged episodes that rows come from; empty: every row is as likely
 
     imagined: Natural = 0  # steps of rollouts in a model fitted to the dataset, in which acting is then done; 0: none

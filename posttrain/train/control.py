@@ -24,7 +24,7 @@ from posttrain.rollout.environments import Environments, Played, check_costs, ma
 from posttrain.rollout.goals import has_goals
 from posttrain.rollout.history import History
 from posttrain.rollout.imagined import Imagined
-from posttrain.rollout.logged import DatasetSource, StretchSource
+from posttrain.rollout.logged import BesideSource, DatasetSource, StretchSource
 from posttrain.rollout.replayed import Exploration, ReplaySource
 from posttrain.rollout.segments import EpisodeSource, SegmentSource
 from posttrain.train.config import ControlConfig
@@ -33,6 +33,7 @@ from posttrain.train.control_checks import (
     check_post,
     check_replay,
     check_teacher,
+    logged_rows,
     notes_of,
     open_datasets,
     policy_of,
@@ -70,10 +71,11 @@ class ControlSetting:
         env.close()
         self.kind = source_of(method, config)
         check_imagined(config)
-        self.logged = open_datasets(config, self.spaces) if self.kind == "dataset" else None
+        self.logged = open_datasets(config, self.spaces) if config.dataset else None
         self.curriculum = episode_curriculum(curriculum, config)
-        self.from_log = round(config.dataset_share * config.batch_size) if self.logged else 0  # rows of a batch
-        self.acts = self.kind != "episodes" and self.from_log < config.batch_size  # in environments that go on
+        self.from_log = logged_rows(self.kind, config)
+        self.acts = self.kind == "segments" or (  # in environments that go on
+            self.kind != "episodes" and self.from_log < config.batch_size)
         kind = policy_of(method, config, self.spaces.numbered)
         self.normalizer = Normalizer(self.spaces.obs) if config.normalize_obs else None
         if self.normalizer and self.logged:
@@ -150,6 +152,8 @@ class ControlSetting:
         if self.kind == "segments":
             actor = self.nets.behaviour if "behaviour" in self.method.needs else self.policy
             segments = SegmentSource(self.envs, actor, config.segment, config.seed, critic, config.recall)
+            if self.method.learns_from == "both":
+                return BesideSource(segments, self.logged, self.from_log, self.method.noises, config.seed)
             return History(segments, config.history) if config.history else segments
         if self.kind == "episodes":
             return EpisodeSource(config.task, self.policy, config.starts, config.samples, config.seed, critic,
@@ -257,7 +261,8 @@ class ControlSetting:
         what = {
             "segments": f"{counted(config.envs, 'environment')} × {config.segment} steps = "
                         f"{config.envs * config.segment} actions"
-                        + f", beside those of the {config.history} batches before" * (config.history > 0),
+                        + f", beside those of the {config.history} batches before" * (config.history > 0)
+                        + f", beside {self.from_log} of {len(self.logged or ())} logged ones" * (self.from_log > 0),
             "episodes": f"{config.starts} starts × {config.samples} = {config.starts * config.samples} episodes",
             "replay": f"{acted}, then {config.batch_size} transitions of the last {config.capacity}",
             "dataset": f"{self.from_log} of {len(self.logged or ())} logged transitions"

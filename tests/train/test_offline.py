@@ -50,6 +50,7 @@ class StopAfter(Display):
     ("td3-bc", {}),  # nothing acts; observations are normalised by the dataset
     ("iql", {"dataset_share": 0.5, "random_steps": 20}),  # an environment in mid-episode, and a replay
     ("decision-transformer", {"layers": 1, "heads": 2, "context": 4, "curriculum": "trajectory-weighting"}),
+    ("hnpg", {"envs": 2, "segment": 10, "epochs": 2, "renewal": 3}),
     ("ravl", {"envs": 3, "capacity": 40, "dataset_share": 0.5, "model_width": 8, "model_updates": 3, "members": 2}),
 ])
 def test_a_killed_run_resumes_to_the_same_end(name: str, more: dict[str, Any], logged: str, tmp_path: Path) -> None:
@@ -124,6 +125,11 @@ def test_nothing_is_overwritten(logged: str) -> None:
     ("bc", {}, "dataset is missing: bc learns from logged transitions; give --dataset FOLDER"),
     ("sac", {"dataset_share": 0.5}, "dataset is missing: sac learns from logged transitions"),
     ("ppo", {"dataset": True}, "ppo learns from its own acting alone"),
+    ("hnpg", {}, "dataset is missing: hnpg learns from logged transitions"),
+    ("hnpg", {"dataset": True, "dataset_share": 1.0}, "dataset_share = 1: leaves nothing to what hnpg does itself"),
+    ("hnpg", {"dataset": True, "dataset_share": 0.0}, "dataset_share = 0: leaves no row of 1000 to the dataset"),
+    ("hnpg", {"dataset": True, "normalize_reward": True}, "normalize_reward = true: hnpg learns from logged rewards"),
+    ("hnpg", {"dataset": True, "memory": 4}, "memory = 4: hnpg learns from single actions"),
     ("bc", {"dataset": True, "task": "CartPole-v1"}, "holds observations of 3 numbers and actions of 1 numbers, and "
      "CartPole-v1 has observations of 4 numbers and 2 numbered actions"),
     ("iql", {"dataset": True, "source": "replay"}, "source = 'replay': iql learns from dataset and a dataset is given"),
