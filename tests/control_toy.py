@@ -57,7 +57,8 @@ def setting(method: Method[Any], seed: int = 0, **options: Any) -> ControlSettin
         given["dataset"] = (logged_folder(given["task"]),)
     elif method.learns_from != "both":
         given.pop("dataset_share", None)
-    given.pop("imagined", None)
+    for name in ("imagined", "synthetic"):
+        given.pop(name, None)
     if "teacher" in method.needs:
         given["teacher"] = teacher_folder()
     made = ControlSetting(method, ControlConfig(**{k: v for k, v in given.items() if k in fields}), None)

@@ -16,26 +16,27 @@ from posttrain.data.replay.uniform import Replay
 from posttrain.data.steps import Steps, Stretches
 from posttrain.rollout.replayed import ReplaySource
 from posttrain.rollout.segments import SegmentSource
+from posttrain.rollout.synthetic import SyntheticSource
 
 UNKNOWN: Mapping[str, float] = {  # of rows that come from a replay
     "to_go": -torch.inf, "next_action": torch.nan, "logged": 0.0}
 
 
 class DatasetSource:
-    """A draw from a dataset, with replacement; beside it, where asked for, one from a replay that acting fills.
+    """A draw from a dataset, with replacement; beside it, where asked for, one of what was acted or made up.
 
     Every row is as likely as another, or each episode as a curriculum says.
     """
 
     def __init__(self, dataset: Dataset, batch: int, noises: int, discount: float, span: int, seed: int,
-                 acting: ReplaySource | None = None, ahead: int = 0,
+                 beside: ReplaySource | SyntheticSource | None = None, ahead: int = 0,
                  curriculum: EpisodeCurriculum | None = None) -> None:
-        """batch: rows from the dataset; those of `acting` come after them."""
+        """batch: rows from the dataset; those of `beside` come after them."""
         self.replay = Replay(dataset.spaces, len(dataset), span=span, discount=discount, ahead=ahead)
         self.replay.add(obs=dataset.obs, action=dataset.action, reward=dataset.reward, next_obs=dataset.next_obs,
                         terminated=dataset.terminated, ended=~dataset.follows)
         self.more = {"to_go": dataset.to_go(discount), "next_action": dataset.next_action}
-        self.batch, self.noises, self.seed, self.acting = batch, noises, seed, acting
+        self.batch, self.noises, self.seed, self.beside = batch, noises, seed, beside
         self.below = chances(dataset, curriculum).cumsum(0) if curriculum else None
 
     def next(self, step: int) -> Transitions:
@@ -45,7 +46,7 @@ class DatasetSource:
         logged = self.replay.rows(chosen, self.noises, generator)
         logged = logged.with_extra(logged=torch.ones(len(logged)),
                                    **{name: column[chosen] for name, column in self.more.items()})
-        return logged if self.acting is None else joined(logged, self.acting.next(step))
+        return logged if self.beside is None else joined(logged, self.beside.next(step))
 
 
 class BesideSource:

@@ -116,6 +116,13 @@ class ControlConfig(Config):
     model_width: Count = 200  # imagined: units of their hidden layers, of which there are four
     model_updates: Count = 2000  # imagined: of that model, before anything else is learnt
 
+    synthetic: Natural = 0  # steps of stretches that a model of the dataset makes up, to fill batches; 0: none
+    synthetic_count: Count = 1024  # synthetic: stretches that are held
+    synthetic_every: Count = 10_000  # synthetic: batches until all are made anew
+    synthetic_passes: Count = 64  # synthetic: of the sampler, each of two evaluations
+    synthetic_width: Count = 256  # synthetic: units of that model, a denoiser of three blocks
+    synthetic_updates: Count = 5000  # synthetic: of the model, before anything else is learnt
+
     envs: Count = 1  # environments that are stepped together
     segment: Count = 2048  # segments: steps of each environment in a batch
     history: Natural = 0  # segments: earlier ones that a batch holds beside the newest, for methods that act otherwise

@@ -27,6 +27,8 @@ from posttrain.rollout.imagined import Imagined
 from posttrain.rollout.logged import BesideSource, DatasetSource, StretchSource
 from posttrain.rollout.replayed import Exploration, ReplaySource
 from posttrain.rollout.segments import EpisodeSource, SegmentSource
+from posttrain.rollout.synthetic import SyntheticSource
+from posttrain.train import dynamics, stretches
 from posttrain.train.config import ControlConfig
 from posttrain.train.control_checks import (
     check_acting,
@@ -41,7 +43,6 @@ from posttrain.train.control_checks import (
     source_of,
 )
 from posttrain.train.control_networks import ControlNetworks
-from posttrain.train.dynamics import fit, told_of
 from posttrain.train.logged import check_imagined, episode_curriculum
 from posttrain.train.objective import counted, method_name, updates
 from posttrain.train.reward_scale import RewardScale
@@ -75,7 +76,8 @@ class ControlSetting:
         self.curriculum = episode_curriculum(curriculum, config)
         self.from_log = logged_rows(self.kind, config)
         self.acts = self.kind == "segments" or (  # in environments that go on
-            self.kind != "episodes" and self.from_log < config.batch_size)
+            self.kind != "episodes" and self.from_log < config.batch_size and not config.synthetic)
+        stretches.check_synthetic(method, config, self.logged)
         kind = policy_of(method, config, self.spaces.numbered)
         self.normalizer = Normalizer(self.spaces.obs) if config.normalize_obs else None
         if self.normalizer and self.logged:
@@ -115,7 +117,9 @@ class ControlSetting:
         """
         config = self.config
         if config.imagined and self.logged and not self.nets.dynamics.fitted:
-            fit(self.nets.dynamics, self.logged, config.model_members, config.model_updates, config.seed)
+            dynamics.fit(self.nets.dynamics, self.logged, config.model_members, config.model_updates, config.seed)
+        if config.synthetic and self.logged and not self.nets.stretches.fitted:
+            stretches.fit(self.nets.stretches, self.logged, config.synthetic_updates, config.seed)
         if self.start and not (rollouts.parent / "start").is_dir():
             self.start.write(rollouts.parent / "start")
 
@@ -165,11 +169,22 @@ class ControlSetting:
             self._act, self.method.candidates) if self.acts else None
         if self.logged is None:
             return acting
+        beside = self.synthetic if config.synthetic else acting
         return DatasetSource(self.logged, self.from_log, self.method.noises, getattr(self.method, "discount", 1.0),
-                             config.span, config.seed, acting, self.method.ahead, self.curriculum)
+                             config.span, config.seed, beside, self.method.ahead, self.curriculum)
+
+    @cached_property
+    def synthetic(self) -> SyntheticSource:
+        config = self.config
+        return SyntheticSource(self.nets.stretches, config.batch_size - self.from_log, self.method.noises,
+                               config.synthetic_count, config.synthetic_every, config.synthetic_passes, config.seed,
+                               self._guide)
 
     def meet(self, models: Models) -> None:
         self.models = models
+
+    def _guide(self, obs: Tensor, action: Tensor, taken: int) -> Tensor | None:
+        return self.method.guide(self.models, obs, action, taken, self.config.synthetic_passes)
 
     def _act(self, obs: Tensor, noise: Tensor) -> Tensor:
         action = self.method.act(self.models, obs, noise)
@@ -215,6 +230,8 @@ class ControlSetting:
         parts = {"normalizer": self.normalizer.state_dict() if self.normalizer else {},
                  "replay": self.replay.tensors() if self._replays else {},
                  "dynamics": self.nets.dynamics.state_dict() if self.config.imagined else {},
+                 "stretches": self.nets.stretches.state_dict() if self.config.synthetic else {},
+                 "synthetic": self.synthetic.tensors() if self.config.synthetic else {},
                  "memory": self.source.memories.states if self.config.memory and self.kind == "segments" else {},
                  "history": self.source.tensors() if self.config.history else {}}
         return {f"{part}/{name}": x for part, kept in parts.items() for name, x in kept.items()}
@@ -225,6 +242,9 @@ class ControlSetting:
 
         if self.config.imagined:
             self.nets.dynamics.load_state_dict(part("dynamics"))
+        if self.config.synthetic:
+            self.nets.stretches.load_state_dict(part("stretches"))
+            self.synthetic.load(part("synthetic"))
         if self.acts:
             self.envs.restore(state["envs"])
         if self.normalizer:
@@ -268,12 +288,14 @@ class ControlSetting:
             "dataset": f"{self.from_log} of {len(self.logged or ())} logged transitions"
                        + f", whose episodes {config.curriculum} chooses" * bool(config.curriculum)
                        + f", {acted}, then {config.batch_size - self.from_log} of the last "
-                         f"{config.capacity}" * self.acts,
+                         f"{config.capacity}" * self.acts
+                       + f", beside {config.batch_size - self.from_log} made up" * bool(config.synthetic),
         }[self.kind]
         trained = sum(p.numel() for p in self.policy.parameters())
         return [
             ("batch", f"{what}; {updates(method)}, {counted(config.rounds, 'batch', 'batches')} a step"),
-            *([("model", told_of(self.nets.dynamics, config))] if config.imagined else []),
+            *([("model", dynamics.told_of(self.nets.dynamics, config))] if config.imagined else []),
+            *([("model", stretches.told_of(self.nets.stretches, config))] if config.synthetic else []),
             ("clip unit", f"one {self.policy.decision}"),
             ("policy", f"{self.facts['kind']} of {self.spaces.action} {'numbered actions' * self.spaces.numbered}"
                        f"{'numbers in [−1, 1]' * (not self.spaces.numbered)} on {config.task}: {trained} weights"),

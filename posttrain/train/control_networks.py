@@ -27,6 +27,7 @@ from posttrain.policies.dynamics import Dynamics
 from posttrain.policies.latent import Encoder, Latent, LatentValue
 from posttrain.policies.mapped import Channels, MappedGreedy, MappedValue
 from posttrain.policies.sequence import Sequence
+from posttrain.policies.stretches import StretchModel
 from posttrain.train.config import ControlConfig
 from posttrain.train.logged import asking, believed, searched
 from posttrain.train.start import Start
@@ -178,6 +179,12 @@ class ControlNetworks:
         config = self.config
         return Dynamics(self.spaces, config.model_elites, config.model_width, self._stream("dynamics")
                         ).requires_grad_(False)
+
+    @cached_property
+    def stretches(self) -> StretchModel:
+        config = self.config
+        return StretchModel(self.spaces, config.synthetic, config.synthetic_width, self._stream("stretches")
+                            ).requires_grad_(False)
 
     @cached_property
     def temperature(self) -> Temperature:

@@ -51,6 +51,9 @@ class StopAfter(Display):
     ("iql", {"dataset_share": 0.5, "random_steps": 20}),  # an environment in mid-episode, and a replay
     ("decision-transformer", {"layers": 1, "heads": 2, "context": 4, "curriculum": "trajectory-weighting"}),
     ("hnpg", {"envs": 2, "segment": 10, "epochs": 2, "renewal": 3}),
+    ("policy-guided-diffusion", {
+        "dataset_share": 0.5, "synthetic": 5, "synthetic_count": 6, "synthetic_every": 3, "synthetic_passes": 2,
+        "synthetic_width": 8, "synthetic_updates": 3}),
     ("ravl", {"envs": 3, "capacity": 40, "dataset_share": 0.5, "model_width": 8, "model_updates": 3, "members": 2}),
 ])
 def test_a_killed_run_resumes_to_the_same_end(name: str, more: dict[str, Any], logged: str, tmp_path: Path) -> None:
@@ -134,6 +137,11 @@ def test_nothing_is_overwritten(logged: str) -> None:
      "CartPole-v1 has observations of 4 numbers and 2 numbered actions"),
     ("iql", {"dataset": True, "source": "replay"}, "source = 'replay': iql learns from dataset and a dataset is given"),
     ("iql", {"dataset": True, "dataset_share": 0.001}, "dataset_share = 0.001: leaves no row of 256 to the dataset"),
+    ("iql", {"synthetic": 5}, "synthetic = 5: a model is fitted to logged transitions; give --dataset FOLDER"),
+    ("td3-bc", {"dataset": True, "synthetic": 5}, "dataset_share = 1: leaves no row of 256 to what is made up"),
+    ("td3-bc", {"dataset": True, "dataset_share": 0.5, "synthetic": 201}, "the longest logged episode has 200 steps"),
+    ("hnpg", {"dataset": True, "synthetic": 5}, "synthetic = 5: hnpg does not learn from single transitions"),
+    ("ravl", {"dataset": True, "synthetic": 5}, "synthetic = 5: the rest of a batch is what is imagined already"),
     ("iql", {"dataset": True, "replay": "prioritized"}, "replay = 'prioritized'"),
 ])
 def test_what_cannot_be_is_one_line(name: str, given: dict[str, Any], message: str, logged: str, tmp_path: Path
