@@ -22,7 +22,8 @@ from posttrain.train import checkpoint
 CLOSE = 1e-10
 NAMES = sorted(name for name in catalog.methods() if catalog.make(name).learns_from == "transitions")
 QUICK: dict[str, dict[str, int]] = {  # turns so long that a few updates would see but one of them
-    "mrq": {"period": 1}, "porl": {"critic_updates": 1, "policy_every": 1}}
+    "mrq": {"period": 1}, "porl": {"critic_updates": 1, "policy_every": 1},
+    "uni-o4": {"clone_updates": 1, "judge_every": 1, "horizon": 2}}
 STEPS = 3  # a method that takes turns has moved every network by then
 
 pytestmark = pytest.mark.parametrize("name", NAMES)

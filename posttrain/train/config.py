@@ -99,7 +99,7 @@ class ControlConfig(Config):
 
     policy: Literal["auto", "gaussian", "squashed-gaussian", "state-dependent", "bang-bang", "deterministic",
                     "categorical", "greedy", "latent", "adapting", "transformer", "flow", "mean-flow", "denoiser",
-                    "noisy-flow", "diffusion", "latent-flow", "edited-flow", "family"] = "auto"  # kind
+                    "noisy-flow", "diffusion", "latent-flow", "edited-flow", "family", "ensemble"] = "auto"  # kind
     task: str = "CartPole-v1"  # any Gymnasium id
     steps: Count = 100  # lines of metrics.jsonl, each of `rounds` batches
     source: Literal["auto", "segments", "episodes", "replay", "dataset"] = "auto"  # what a batch holds; auto: by method
@@ -155,6 +155,7 @@ class ControlConfig(Config):
     heads: Count = 1  # transformer: of attention, which divide the width
     context: Count = 20  # transformer: steps that an action follows from
     target_return: float | None = None  # transformer: what it is to earn when it acts; none: the best of the dataset
+    ensemble: Count = 4  # ensemble: Gaussian policies in one, of which one acts
     denoising_steps: Count = 10  # of a policy that makes an action out of noise
     best_of: Count = 8  # actions that an edited flow draws, and edits, to choose one
     edit_scale: Fraction = 0.1  # most that it edits an action by, halves of its range

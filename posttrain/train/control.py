@@ -43,7 +43,7 @@ from posttrain.train.control_checks import (
     source_of,
 )
 from posttrain.train.control_networks import ControlNetworks
-from posttrain.train.logged import check_imagined, episode_curriculum
+from posttrain.train.logged import check_imagined, episode_curriculum, modelled
 from posttrain.train.objective import counted, method_name, updates
 from posttrain.train.reward_scale import RewardScale
 from posttrain.train.setting import Sample
@@ -72,6 +72,7 @@ class ControlSetting:
         env.close()
         self.kind = source_of(method, config)
         check_imagined(config)
+        self.modelled = modelled(method, config)
         self.logged = open_datasets(config, self.spaces) if config.dataset else None
         self.curriculum = episode_curriculum(curriculum, config)
         self.from_log = logged_rows(self.kind, config)
@@ -116,7 +117,7 @@ class ControlSetting:
         A model of them is fitted now, unless a resumed run has brought it.
         """
         config = self.config
-        if config.imagined and self.logged and not self.nets.dynamics.fitted:
+        if self.modelled and self.logged and not self.nets.dynamics.fitted:
             dynamics.fit(self.nets.dynamics, self.logged, config.model_members, config.model_updates, config.seed)
         if config.synthetic and self.logged and not self.nets.stretches.fitted:
             stretches.fit(self.nets.stretches, self.logged, config.synthetic_updates, config.seed)
@@ -229,7 +230,7 @@ class ControlSetting:
     def tensors(self) -> dict[str, Tensor]:
         parts = {"normalizer": self.normalizer.state_dict() if self.normalizer else {},
                  "replay": self.replay.tensors() if self._replays else {},
-                 "dynamics": self.nets.dynamics.state_dict() if self.config.imagined else {},
+                 "dynamics": self.nets.dynamics.state_dict() if self.modelled else {},
                  "stretches": self.nets.stretches.state_dict() if self.config.synthetic else {},
                  "synthetic": self.synthetic.tensors() if self.config.synthetic else {},
                  "memory": self.source.memories.states if self.config.memory and self.kind == "segments" else {},
@@ -240,7 +241,7 @@ class ControlSetting:
         def part(name: str) -> dict[str, Tensor]:
             return {key.partition("/")[2]: x for key, x in tensors.items() if key.startswith(f"{name}/")}
 
-        if self.config.imagined:
+        if self.modelled:
             self.nets.dynamics.load_state_dict(part("dynamics"))
         if self.config.synthetic:
             self.nets.stretches.load_state_dict(part("stretches"))
@@ -294,7 +295,7 @@ class ControlSetting:
         trained = sum(p.numel() for p in self.policy.parameters())
         return [
             ("batch", f"{what}; {updates(method)}, {counted(config.rounds, 'batch', 'batches')} a step"),
-            *([("model", dynamics.told_of(self.nets.dynamics, config))] if config.imagined else []),
+            *([("model", dynamics.told_of(self.nets.dynamics, config))] if self.modelled else []),
             *([("model", stretches.told_of(self.nets.stretches, config))] if config.synthetic else []),
             ("clip unit", f"one {self.policy.decision}"),
             ("policy", f"{self.facts['kind']} of {self.spaces.action} {'numbered actions' * self.spaces.numbered}"
