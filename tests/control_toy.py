@@ -21,6 +21,7 @@ from posttrain.policies.dynamics import Dynamics
 from posttrain.train import learner as train
 from posttrain.train.config import ControlConfig
 from posttrain.train.control import ControlSetting
+from posttrain.train.datasets import make_dataset
 from posttrain.train.loop import Pace
 from posttrain.train.ranks import ALONE, Ranks
 
@@ -37,6 +38,14 @@ def teacher_folder() -> str:
     return str(made.save(Path(mkdtemp()) / "final"))
 
 
+@cache
+def logged_folder(task: str) -> str:
+    """A dataset of random actions on that task."""
+    folder = Path(mkdtemp()) / "logged"
+    make_dataset(task, folder, kind="random", policy="", steps=40, seed=8, expert="", reference_episodes=1)
+    return str(folder)
+
+
 def setting(method: Method[Any], seed: int = 0, **options: Any) -> ControlSetting:
     """The real setting of a method, with networks of 8 units in float64."""
     given = {**method.defaults.get("control", {}), "width": 8, "seed": seed, **options}
@@ -44,7 +53,11 @@ def setting(method: Method[Any], seed: int = 0, **options: Any) -> ControlSettin
     given.setdefault("task", "PendulumSpeed-v0" if "cost_critic" in method.needs else
                      TASKS[given.get("policy") in NUMBERED])
     given.pop("source", None)  # what batches hold is the test's own
-    for name in ("dataset_share", "imagined"):
+    if method.learns_from == "both" and given.get("dataset_share"):
+        given["dataset"] = (logged_folder(given["task"]),)
+    elif method.learns_from != "both":
+        given.pop("dataset_share", None)
+    for name in ("imagined", "synthetic"):
         given.pop(name, None)
     if "teacher" in method.needs:
         given["teacher"] = teacher_folder()

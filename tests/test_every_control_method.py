@@ -27,7 +27,7 @@ NAMES = sorted(name for name in catalog.methods()
                and catalog.make(name).kinds == ("control",)
                and not catalog.make(name).policies)  # those of policies of their own: test_every_acting_method.py
 FEW = {"epochs": 2, "minibatches": 2}
-SOON = {"every": 1}  # of a method whose networks take turns
+SOON = {"every": 1, "renewal": 1}  # of a method whose networks take turns
 REMEMBERS = [0, 5]  # numbers of a memory
 
 pytestmark = pytest.mark.parametrize("name", NAMES)

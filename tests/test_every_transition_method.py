@@ -22,7 +22,8 @@ from posttrain.train import checkpoint
 CLOSE = 1e-10
 NAMES = sorted(name for name in catalog.methods() if catalog.make(name).learns_from == "transitions")
 QUICK: dict[str, dict[str, int]] = {  # turns so long that a few updates would see but one of them
-    "mrq": {"period": 1}, "porl": {"critic_updates": 1, "policy_every": 1}}
+    "mrq": {"period": 1}, "porl": {"critic_updates": 1, "policy_every": 1},
+    "uni-o4": {"clone_updates": 1, "judge_every": 1, "horizon": 2}}
 STEPS = 3  # a method that takes turns has moved every network by then
 
 pytestmark = pytest.mark.parametrize("name", NAMES)
@@ -51,6 +52,10 @@ def done(learner: ControlLearner, obs: torch.Tensor) -> list[torch.Tensor]:
         led = method.led(learner.models, torch.arange(0, 200, 7))
         assert led is not None
         return [led.double()]
+    if type(method).guide is not Method.guide:  # or what is made up for it to learn from
+        action = learner.models.policy.mode(obs.flip(0))
+        nudges = [method.guide(learner.models, obs[:, None], action[:, None], taken, 4) for taken in range(4)]
+        return [nudge.reshape(-1) for nudge in nudges if nudge is not None]
     if type(method).act is Method.act:
         return []
     generator = torch.Generator().manual_seed(0)

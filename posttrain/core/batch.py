@@ -26,7 +26,7 @@ class Payload(Protocol):
     whose scores are estimates with frozen randomness also has `redrawn(number)`: the same with other randomness, at 0
     with its own.  One of answers to prompts also has `under(which)`: the same rows as answers to the rewritten prompts
     `which` [B] long; and `after(rows, first, mask)`: these rows [n] as second answers, each to its prompt with the
-    answer of row `first` [n].  That of transitions also has `doing(action)`: the same with other actions.
+    answer of row `first` [n].  That of control also has `doing(action)`: the same with other actions.
     """
 
     def take(self, rows: Tensor) -> Self:
@@ -104,6 +104,11 @@ class Batch:
             return self
         return replace(self, payload=under(which), logp_behaviour=self.logp_behaviour.masked_fill(
             self.mask & which[:, None].ne(0), torch.nan))
+
+    def doing(self, action: Tensor) -> Self:
+        """The same observations with other actions, for a policy to score or to be fitted to."""
+        payload: Any = self.payload
+        return replace(self, payload=payload.doing(action))
 
     def after(self, rows: Tensor, first: Tensor) -> Self:
         """These rows [n] as second answers, each to its prompt with the answer of row `first` [n] behind it."""
@@ -187,6 +192,10 @@ class Groups(Batch):
     several; choice [B, T] long, what a schedule chose for that pass; given [B] bool, the row was not sampled by the
     policy but given; process [B] in [0, 1], what a scorer of steps says, where the task has one; environment [B] long
     and begun [B] bool, which of a run's environments a row is a stretch of, and whether its episode begins there.
+
+    To a method of control that learns from both what it does and what is logged, a source gives each decision beside
+    `given` what `Transitions` says of it: obs, action, next_obs [B, T, ...] and terminated [B, T] bool; and noise
+    [B, T, K, A], for `sample`.  Decisions in a given row were logged apart from each other.
     """
 
     reward: Tensor  # [B]
@@ -251,9 +260,7 @@ class Transitions(Batch):
         return torch.ones_like(self.reward) if self.span is None else self.span.to(self.reward.dtype)
 
     def doing(self, action: Tensor) -> Self:
-        """The same observations with other actions, for a policy to be fitted to."""
-        payload: Any = self.payload
-        return self.replace(action=action, payload=payload.doing(action))
+        return super().doing(action).replace(action=action)
 
     @property
     def importance(self) -> Tensor:

@@ -20,8 +20,8 @@ B = TypeVar("B", bound=Batch)
 
 Material = Literal["samples", "preferences", "demonstrations", "both", "transitions", "stretches"]
 """What a method learns from: fresh samples; given answers of different worth, else samples; given answers only;
-samples beside given answers to the same prompts; single actions of any policy, `Transitions`; or stretches of logged
-episodes, `Groups` of one row."""
+samples beside given answers to the same prompts, or, in control, beside logged actions; single actions of any policy,
+`Transitions`; or stretches of logged episodes, `Groups` of one row."""
 
 
 Likelihood = Literal["one-step", "trajectory", "elbo"]
@@ -133,6 +133,13 @@ class Method(Generic[B]):
         """
         action: Tensor = models.policy.enacted(obs, models.policy.sample(obs, noise[:, 0]).action)
         return action
+
+    def guide(self, models: Models, obs: Tensor, action: Tensor, taken: int, passes: int) -> Tensor | None:
+        """What draws made-up actions to the policy's, if anything does: a gradient in the action, [n, T, A].
+
+        obs: [n, T, obs] and action: [n, T, A], of n stretches as noisy as they are after so many of a sampler's passes.
+        """
+        return None
 
     def led(self, models: Models, age: Tensor) -> Tensor | None:
         """Where `models.teacher` acts in the policy's place, [N] bool; age: [N], actions of each episode so far."""

@@ -54,8 +54,8 @@ class Steps:
                        post=None if self.post is None else self.post[rows])
 
     def doing(self, action: Tensor) -> Self:
-        """The same observations of rows of one step, with other actions, [B, A] or [B] long."""
-        return replace(self, action=action[:, None])
+        """The same observations with other actions; [B, A] or [B] long where rows have one step."""
+        return replace(self, action=action[:, None] if action.dim() < self.action.dim() else action)
 
     def apart(self, rows: Tensor, columns: Tensor) -> Self:
         """These steps, [n, piece] of them."""

@@ -211,6 +211,7 @@ def load(folder: Path) -> ControlPolicy:
     """
     from posttrain.policies import (  # noqa: F401  # add their kinds
         adapting,
+        control_ensemble,
         control_family,
         control_noise,
         latent,

@@ -18,6 +18,7 @@ from torch import Tensor
 from posttrain.core import Transitions
 from posttrain.core.errors import UserError
 from posttrain.data.steps import Spaces
+from posttrain.nets.edm import denoised
 from posttrain.ops.draws import decided, uniform
 from posttrain.policies.acting import ControlPolicy, Sampled
 
@@ -116,9 +117,7 @@ class MeanFlow(NoisePolicy):
 class Denoised(NoisePolicy):
     """A denoiser preconditioned for every noise level, sampled by `sampler` in `denoising_steps`, both free to change.
 
-    D(x, σ) = σ_d² / (σ² + σ_d²) x + σ σ_d / √(σ² + σ_d²) F(x / √(σ² + σ_d²), ln(σ) / 4), so that F is shown, and is to
-    say, numbers of variance 1 at any σ (Karras et al. 2206.00364, table 1).  ddim: the first-order step in σ; heun: the
-    second-order one.
+    ddim: the first-order step in σ; heun: the second-order one.
     """
 
     kind = "denoiser"
@@ -132,9 +131,7 @@ class Denoised(NoisePolicy):
 
     def denoised(self, obs: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         """D, [B, A], of noisy actions x [B, A] at noise levels σ [B]."""
-        total = (sigma**2 + self.sigma_data**2)[:, None]
-        said: Tensor = self.body(self.told(obs, x / total.sqrt(), sigma.log() / 4))
-        return self.sigma_data**2 / total * x + sigma[:, None] * self.sigma_data / total.sqrt() * said
+        return denoised(lambda y, level: self.body(self.told(obs, y, level)), x, sigma, self.sigma_data)
 
     def made(self, obs: Tensor, noise: Tensor) -> Tensor:
         low, high = self.sigma

@@ -15,26 +15,28 @@ from posttrain.data.dataset import Dataset
 from posttrain.data.replay.uniform import Replay
 from posttrain.data.steps import Steps, Stretches
 from posttrain.rollout.replayed import ReplaySource
+from posttrain.rollout.segments import SegmentSource
+from posttrain.rollout.synthetic import SyntheticSource
 
 UNKNOWN: Mapping[str, float] = {  # of rows that come from a replay
     "to_go": -torch.inf, "next_action": torch.nan, "logged": 0.0}
 
 
 class DatasetSource:
-    """A draw from a dataset, with replacement; beside it, where asked for, one from a replay that acting fills.
+    """A draw from a dataset, with replacement; beside it, where asked for, one of what was acted or made up.
 
     Every row is as likely as another, or each episode as a curriculum says.
     """
 
     def __init__(self, dataset: Dataset, batch: int, noises: int, discount: float, span: int, seed: int,
-                 acting: ReplaySource | None = None, ahead: int = 0,
+                 beside: ReplaySource | SyntheticSource | None = None, ahead: int = 0,
                  curriculum: EpisodeCurriculum | None = None) -> None:
-        """batch: rows from the dataset; those of `acting` come after them."""
+        """batch: rows from the dataset; those of `beside` come after them."""
         self.replay = Replay(dataset.spaces, len(dataset), span=span, discount=discount, ahead=ahead)
         self.replay.add(obs=dataset.obs, action=dataset.action, reward=dataset.reward, next_obs=dataset.next_obs,
                         terminated=dataset.terminated, ended=~dataset.follows)
         self.more = {"to_go": dataset.to_go(discount), "next_action": dataset.next_action}
-        self.batch, self.noises, self.seed, self.acting = batch, noises, seed, acting
+        self.batch, self.noises, self.seed, self.beside = batch, noises, seed, beside
         self.below = chances(dataset, curriculum).cumsum(0) if curriculum else None
 
     def next(self, step: int) -> Transitions:
@@ -44,7 +46,70 @@ class DatasetSource:
         logged = self.replay.rows(chosen, self.noises, generator)
         logged = logged.with_extra(logged=torch.ones(len(logged)),
                                    **{name: column[chosen] for name, column in self.more.items()})
-        return logged if self.acting is None else joined(logged, self.acting.next(step))
+        return logged if self.beside is None else joined(logged, self.beside.next(step))
+
+
+class BesideSource:
+    """What acting brings, and beside it as many logged actions, drawn with replacement, as are asked for.
+
+    These fill rows of their own, which nobody sampled, as wide as the widest of the others.
+    """
+
+    def __init__(self, source: SegmentSource, dataset: Dataset | None, logged: int, noises: int, seed: int) -> None:
+        """logged: of all of a batch's actions."""
+        self.source, self.data, self.logged, self.noises, self.seed = source, dataset, logged, noises, seed
+
+    def next(self, step: int) -> Groups:
+        """The batch of round `step` (from 0)."""
+        generator = torch.Generator().manual_seed(derive(self.seed, "beside", step))
+        batch = told(self.source.next(step))
+        if self.data and self.logged:
+            chosen = torch.randint(len(self.data), (self.logged,), generator=generator)
+            batch = stacked(batch, given_rows(self.data, chosen, batch))
+        return batch.with_extra(noise=self.source.policy.noise((*batch.mask.shape, self.noises), generator))
+
+
+def told(batch: Groups) -> Groups:
+    """A segment with what `Transitions` says of each decision."""
+    steps, last = batch.payload, batch.mask.sum(1) - 1
+    assert isinstance(steps, Steps)
+    next_obs = steps.obs.roll(-1, 1)
+    next_obs[torch.arange(len(batch)), last] = steps.last
+    ended = batch.finished[:, None] & (torch.arange(batch.mask.shape[1]) == last[:, None])
+    return batch.with_extra(obs=steps.obs, action=steps.action, next_obs=next_obs, terminated=ended,
+                            given=torch.zeros(len(batch), dtype=torch.bool))
+
+
+def given_rows(data: Dataset, chosen: Tensor, like: Groups) -> Groups:
+    """These rows of a dataset, as many in a row as a row of `like` is wide."""
+    width = like.mask.shape[1]
+    rows = -(-len(chosen) // width)
+    mask = (torch.arange(rows * width) < len(chosen)).view(rows, width)
+
+    def of(x: Tensor) -> Tensor:
+        out = x.new_zeros(rows * width, *x.shape[1:])
+        out[:len(chosen)] = x[chosen]
+        return out.view(rows, width, *x.shape[1:])
+
+    columns = {name: of(getattr(data, name)) for name in ("obs", "action", "next_obs", "terminated")}
+    rewards, blank = of(data.reward), torch.zeros(rows, dtype=torch.bool)
+    extra = {name: x.new_zeros(rows, *x.shape[1:]) for name, x in like.extra.items()}
+    payload = Steps(columns["obs"], columns["action"], torch.zeros(rows, data.spaces.obs))
+    return like.replace(payload=payload, mask=mask, unit=len(like) + torch.arange(rows),
+                        version=torch.full(mask.shape, -1), logp_behaviour=torch.full(mask.shape, torch.nan),
+                        reward=rewards.sum(1), rewards=rewards, finished=blank,
+                        extra=extra | columns | {"given": ~blank})
+
+
+def stacked(one: Groups, other: Groups) -> Groups:
+    """The rows of both, which are equally wide."""
+    a, b = one.payload, other.payload
+    assert isinstance(a, Steps) and isinstance(b, Steps)
+    payload = Steps(torch.cat([a.obs, b.obs]), torch.cat([a.action, b.action]), torch.cat([a.last, b.last]))
+    changed: dict[str, Any] = {f.name: torch.cat([x, getattr(other, f.name)]) for f in fields(one)
+                               if isinstance(x := getattr(one, f.name), Tensor)}
+    extra = {name: torch.cat([x, other.extra[name]]) for name, x in one.extra.items()}
+    return one.replace(**changed | {"payload": payload, "extra": extra})
 
 
 class StretchSource:

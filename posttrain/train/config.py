@@ -99,7 +99,7 @@ class ControlConfig(Config):
 
     policy: Literal["auto", "gaussian", "squashed-gaussian", "state-dependent", "bang-bang", "deterministic",
                     "categorical", "greedy", "latent", "adapting", "transformer", "flow", "mean-flow", "denoiser",
-                    "noisy-flow", "diffusion", "latent-flow", "edited-flow", "family"] = "auto"  # kind
+                    "noisy-flow", "diffusion", "latent-flow", "edited-flow", "family", "ensemble"] = "auto"  # kind
     task: str = "CartPole-v1"  # any Gymnasium id
     steps: Count = 100  # lines of metrics.jsonl, each of `rounds` batches
     source: Literal["auto", "segments", "episodes", "replay", "dataset"] = "auto"  # what a batch holds; auto: by method
@@ -107,7 +107,7 @@ class ControlConfig(Config):
     teacher: str = ""  # a finished run, or a saved policy, which acts too, for methods that have one
     start_networks: tuple[str, ...] = ()  # taken, such as policy, critic or q; empty: all that were kept
     dataset: tuple[str, ...] = ()  # logged transitions to learn from, a Minari folder or name; several are joined
-    dataset_share: Fraction = 1.0  # of a batch; the rest comes from a replay that acting fills
+    dataset_share: Fraction = 1.0  # of a batch; the rest is what acting brings, most often by a replay
     curriculum: str = ""  # what chooses the logged episodes that rows come from; empty: every row is as likely
 
     imagined: Natural = 0  # steps of rollouts in a model fitted to the dataset, in which acting is then done; 0: none
@@ -115,6 +115,13 @@ class ControlConfig(Config):
     model_elites: Count = 5  # imagined: of these the best, which are kept
     model_width: Count = 200  # imagined: units of their hidden layers, of which there are four
     model_updates: Count = 2000  # imagined: of that model, before anything else is learnt
+
+    synthetic: Natural = 0  # steps of stretches that a model of the dataset makes up, to fill batches; 0: none
+    synthetic_count: Count = 1024  # synthetic: stretches that are held
+    synthetic_every: Count = 10_000  # synthetic: batches until all are made anew
+    synthetic_passes: Count = 64  # synthetic: of the sampler, each of two evaluations
+    synthetic_width: Count = 256  # synthetic: units of that model, a denoiser of three blocks
+    synthetic_updates: Count = 5000  # synthetic: of the model, before anything else is learnt
 
     envs: Count = 1  # environments that are stepped together
     segment: Count = 2048  # segments: steps of each environment in a batch
@@ -148,6 +155,7 @@ class ControlConfig(Config):
     heads: Count = 1  # transformer: of attention, which divide the width
     context: Count = 20  # transformer: steps that an action follows from
     target_return: float | None = None  # transformer: what it is to earn when it acts; none: the best of the dataset
+    ensemble: Count = 4  # ensemble: Gaussian policies in one, of which one acts
     denoising_steps: Count = 10  # of a policy that makes an action out of noise
     best_of: Count = 8  # actions that an edited flow draws, and edits, to choose one
     edit_scale: Fraction = 0.1  # most that it edits an action by, halves of its range

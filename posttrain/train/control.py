@@ -24,15 +24,18 @@ from posttrain.rollout.environments import Environments, Played, check_costs, ma
 from posttrain.rollout.goals import has_goals
 from posttrain.rollout.history import History
 from posttrain.rollout.imagined import Imagined
-from posttrain.rollout.logged import DatasetSource, StretchSource
+from posttrain.rollout.logged import BesideSource, DatasetSource, StretchSource
 from posttrain.rollout.replayed import Exploration, ReplaySource
 from posttrain.rollout.segments import EpisodeSource, SegmentSource
+from posttrain.rollout.synthetic import SyntheticSource
+from posttrain.train import dynamics, stretches
 from posttrain.train.config import ControlConfig
 from posttrain.train.control_checks import (
     check_acting,
     check_post,
     check_replay,
     check_teacher,
+    logged_rows,
     notes_of,
     open_datasets,
     policy_of,
@@ -40,8 +43,7 @@ from posttrain.train.control_checks import (
     source_of,
 )
 from posttrain.train.control_networks import ControlNetworks
-from posttrain.train.dynamics import fit, told_of
-from posttrain.train.logged import check_imagined, episode_curriculum
+from posttrain.train.logged import check_imagined, episode_curriculum, modelled
 from posttrain.train.objective import counted, method_name, updates
 from posttrain.train.reward_scale import RewardScale
 from posttrain.train.setting import Sample
@@ -70,10 +72,13 @@ class ControlSetting:
         env.close()
         self.kind = source_of(method, config)
         check_imagined(config)
-        self.logged = open_datasets(config, self.spaces) if self.kind == "dataset" else None
+        self.modelled = modelled(method, config)
+        self.logged = open_datasets(config, self.spaces) if config.dataset else None
         self.curriculum = episode_curriculum(curriculum, config)
-        self.from_log = round(config.dataset_share * config.batch_size) if self.logged else 0  # rows of a batch
-        self.acts = self.kind != "episodes" and self.from_log < config.batch_size  # in environments that go on
+        self.from_log = logged_rows(self.kind, config)
+        self.acts = self.kind == "segments" or (  # in environments that go on
+            self.kind != "episodes" and self.from_log < config.batch_size and not config.synthetic)
+        stretches.check_synthetic(method, config, self.logged)
         kind = policy_of(method, config, self.spaces.numbered)
         self.normalizer = Normalizer(self.spaces.obs) if config.normalize_obs else None
         if self.normalizer and self.logged:
@@ -112,8 +117,10 @@ class ControlSetting:
         A model of them is fitted now, unless a resumed run has brought it.
         """
         config = self.config
-        if config.imagined and self.logged and not self.nets.dynamics.fitted:
-            fit(self.nets.dynamics, self.logged, config.model_members, config.model_updates, config.seed)
+        if self.modelled and self.logged and not self.nets.dynamics.fitted:
+            dynamics.fit(self.nets.dynamics, self.logged, config.model_members, config.model_updates, config.seed)
+        if config.synthetic and self.logged and not self.nets.stretches.fitted:
+            stretches.fit(self.nets.stretches, self.logged, config.synthetic_updates, config.seed)
         if self.start and not (rollouts.parent / "start").is_dir():
             self.start.write(rollouts.parent / "start")
 
@@ -150,6 +157,8 @@ class ControlSetting:
         if self.kind == "segments":
             actor = self.nets.behaviour if "behaviour" in self.method.needs else self.policy
             segments = SegmentSource(self.envs, actor, config.segment, config.seed, critic, config.recall)
+            if self.method.learns_from == "both":
+                return BesideSource(segments, self.logged, self.from_log, self.method.noises, config.seed)
             return History(segments, config.history) if config.history else segments
         if self.kind == "episodes":
             return EpisodeSource(config.task, self.policy, config.starts, config.samples, config.seed, critic,
@@ -161,11 +170,22 @@ class ControlSetting:
             self._act, self.method.candidates) if self.acts else None
         if self.logged is None:
             return acting
+        beside = self.synthetic if config.synthetic else acting
         return DatasetSource(self.logged, self.from_log, self.method.noises, getattr(self.method, "discount", 1.0),
-                             config.span, config.seed, acting, self.method.ahead, self.curriculum)
+                             config.span, config.seed, beside, self.method.ahead, self.curriculum)
+
+    @cached_property
+    def synthetic(self) -> SyntheticSource:
+        config = self.config
+        return SyntheticSource(self.nets.stretches, config.batch_size - self.from_log, self.method.noises,
+                               config.synthetic_count, config.synthetic_every, config.synthetic_passes, config.seed,
+                               self._guide)
 
     def meet(self, models: Models) -> None:
         self.models = models
+
+    def _guide(self, obs: Tensor, action: Tensor, taken: int) -> Tensor | None:
+        return self.method.guide(self.models, obs, action, taken, self.config.synthetic_passes)
 
     def _act(self, obs: Tensor, noise: Tensor) -> Tensor:
         action = self.method.act(self.models, obs, noise)
@@ -210,7 +230,9 @@ class ControlSetting:
     def tensors(self) -> dict[str, Tensor]:
         parts = {"normalizer": self.normalizer.state_dict() if self.normalizer else {},
                  "replay": self.replay.tensors() if self._replays else {},
-                 "dynamics": self.nets.dynamics.state_dict() if self.config.imagined else {},
+                 "dynamics": self.nets.dynamics.state_dict() if self.modelled else {},
+                 "stretches": self.nets.stretches.state_dict() if self.config.synthetic else {},
+                 "synthetic": self.synthetic.tensors() if self.config.synthetic else {},
                  "memory": self.source.memories.states if self.config.memory and self.kind == "segments" else {},
                  "history": self.source.tensors() if self.config.history else {}}
         return {f"{part}/{name}": x for part, kept in parts.items() for name, x in kept.items()}
@@ -219,8 +241,11 @@ class ControlSetting:
         def part(name: str) -> dict[str, Tensor]:
             return {key.partition("/")[2]: x for key, x in tensors.items() if key.startswith(f"{name}/")}
 
-        if self.config.imagined:
+        if self.modelled:
             self.nets.dynamics.load_state_dict(part("dynamics"))
+        if self.config.synthetic:
+            self.nets.stretches.load_state_dict(part("stretches"))
+            self.synthetic.load(part("synthetic"))
         if self.acts:
             self.envs.restore(state["envs"])
         if self.normalizer:
@@ -257,18 +282,21 @@ class ControlSetting:
         what = {
             "segments": f"{counted(config.envs, 'environment')} × {config.segment} steps = "
                         f"{config.envs * config.segment} actions"
-                        + f", beside those of the {config.history} batches before" * (config.history > 0),
+                        + f", beside those of the {config.history} batches before" * (config.history > 0)
+                        + f", beside {self.from_log} of {len(self.logged or ())} logged ones" * (self.from_log > 0),
             "episodes": f"{config.starts} starts × {config.samples} = {config.starts * config.samples} episodes",
             "replay": f"{acted}, then {config.batch_size} transitions of the last {config.capacity}",
             "dataset": f"{self.from_log} of {len(self.logged or ())} logged transitions"
                        + f", whose episodes {config.curriculum} chooses" * bool(config.curriculum)
                        + f", {acted}, then {config.batch_size - self.from_log} of the last "
-                         f"{config.capacity}" * self.acts,
+                         f"{config.capacity}" * self.acts
+                       + f", beside {config.batch_size - self.from_log} made up" * bool(config.synthetic),
         }[self.kind]
         trained = sum(p.numel() for p in self.policy.parameters())
         return [
             ("batch", f"{what}; {updates(method)}, {counted(config.rounds, 'batch', 'batches')} a step"),
-            *([("model", told_of(self.nets.dynamics, config))] if config.imagined else []),
+            *([("model", dynamics.told_of(self.nets.dynamics, config))] if self.modelled else []),
+            *([("model", stretches.told_of(self.nets.stretches, config))] if config.synthetic else []),
             ("clip unit", f"one {self.policy.decision}"),
             ("policy", f"{self.facts['kind']} of {self.spaces.action} {'numbered actions' * self.spaces.numbered}"
                        f"{'numbers in [−1, 1]' * (not self.spaces.numbered)} on {config.task}: {trained} weights"),

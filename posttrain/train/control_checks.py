@@ -28,20 +28,21 @@ def source_of(method: Method[Any], config: ControlConfig) -> str:
     Raises:
         UserError: where the method cannot learn from that.
     """
-    if method.learns_from in ("demonstrations", "both"):
+    beside = method.learns_from == "both" and "control" in method.kinds
+    if method.learns_from in ("demonstrations", "both") and not beside:
         raise UserError(f"method = {method_name(method)!r}: learns from given answers, and an environment gives none")
     off_policy, share = method.learns_from in ("transitions", "stretches"), config.dataset_share
     if method.learns_from == "stretches" and (share < 1 or not config.dataset):
         raise UserError(f"dataset_share = {share:g}: {method_name(method)} learns from logged episodes alone; give "
                         "--dataset FOLDER, and a share of 1")
-    if config.dataset and not off_policy:
+    if config.dataset and not (off_policy or beside):
         raise UserError(f"dataset = {config.dataset[0]!r}: {method_name(method)} learns from its own acting alone")
-    if not config.dataset and (config.source == "dataset" or (off_policy and share < 1)):
+    if not config.dataset and (config.source == "dataset" or (off_policy and share < 1) or (beside and share > 0)):
         raise UserError(f"dataset is missing: {method_name(method)} learns from logged transitions; give --dataset "
                         "FOLDER, which posttrain data make TASK --out FOLDER makes")
-    if config.dataset and round(share * config.batch_size) == 0:
-        raise UserError(f"dataset_share = {share:g}: leaves no row of {config.batch_size} to the dataset")
-    allowed: tuple[str, ...] = ("segments", "episodes")
+    if beside and share == 1:
+        raise UserError(f"dataset_share = {share:g}: leaves nothing to what {method_name(method)} does itself")
+    allowed: tuple[str, ...] = ("segments",) if beside else ("segments", "episodes")
     if off_policy:
         allowed = ("dataset",) if config.dataset else ("replay",)
     if config.source == "auto":
@@ -50,6 +51,22 @@ def source_of(method: Method[Any], config: ControlConfig) -> str:
         given = " and a dataset is given" if config.dataset else ""
         raise UserError(f"source = {config.source!r}: {method_name(method)} learns from {' or '.join(allowed)}{given}")
     return config.source
+
+
+def logged_rows(kind: str, config: ControlConfig) -> int:
+    """How many rows of a batch, or beside segments how many actions, come from the dataset.
+
+    Raises:
+        UserError: if none is to.
+    """
+    if not config.dataset:
+        return 0
+    share, whole = config.dataset_share, config.batch_size
+    if kind == "segments":
+        whole = round(config.envs * config.segment / (1 - share))
+    if round(share * whole) == 0:
+        raise UserError(f"dataset_share = {share:g}: leaves no row of {whole} to the dataset")
+    return round(share * whole)
 
 
 def open_datasets(config: ControlConfig, spaces: Spaces) -> Dataset:
@@ -124,8 +141,11 @@ def check_acting(method: Method[Any], config: ControlConfig, kind: str) -> None:
     if config.memory and "cost_critic" in method.needs:
         raise UserError(f"memory = {config.memory}: {name} has a critic of costs, whose memory no batch keeps; "
                         "must be 0")
-    if config.memory and replayed:
+    if config.memory and (replayed or "q" in method.needs):
         raise UserError(f"memory = {config.memory}: {name} learns from single actions, which nothing comes before")
+    if config.normalize_reward and method.learns_from == "both":
+        raise UserError(f"normalize_reward = true: {name} learns from logged rewards too, which are as they are; must "
+                        "be false")
 
 
 def check_post(env: Any, task: str) -> None:

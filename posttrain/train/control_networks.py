@@ -18,7 +18,7 @@ from posttrain.data.dataset import Dataset, told
 from posttrain.data.steps import Spaces
 from posttrain.nets.mlp import Normalizer, Perceptron
 from posttrain.nets.renorm import Renorm
-from posttrain.policies import control_family  # noqa: F401  # adds its kind
+from posttrain.policies import control_ensemble, control_family  # noqa: F401  # add their kinds
 from posttrain.policies.acting import ControlPolicy
 from posttrain.policies.adapting import Adapting, InverseEncoder
 from posttrain.policies.behaviour import Behaviour
@@ -27,6 +27,7 @@ from posttrain.policies.dynamics import Dynamics
 from posttrain.policies.latent import Encoder, Latent, LatentValue
 from posttrain.policies.mapped import Channels, MappedGreedy, MappedValue
 from posttrain.policies.sequence import Sequence
+from posttrain.policies.stretches import StretchModel
 from posttrain.train.config import ControlConfig
 from posttrain.train.logged import asking, believed, searched
 from posttrain.train.start import Start
@@ -52,7 +53,7 @@ class ControlNetworks:
         return {**{name: partial(getattr, self, name) for name in own},
                 **{f"{name}_target": target(name) for name in ("policy", "critic", "q", "encoder")},
                 "vae": lambda: Behaviour(self.spaces, self.config.width, self.normalizer, self._stream("vae")),
-                "dynamics": lambda: believed(self.dynamics, self.config),
+                "dynamics": lambda: believed(self.dynamics, self.method, self.config),
                 "logged": lambda: searched(self.logged, self.normalizer),
                 **{name: partial(self.policy.parts.get, name) for name in self.policy.parts},
                 **{name: partial(self._net, name) for name in self.method.nets},
@@ -178,6 +179,12 @@ class ControlNetworks:
         config = self.config
         return Dynamics(self.spaces, config.model_elites, config.model_width, self._stream("dynamics")
                         ).requires_grad_(False)
+
+    @cached_property
+    def stretches(self) -> StretchModel:
+        config = self.config
+        return StretchModel(self.spaces, config.synthetic, config.synthetic_width, self._stream("stretches")
+                            ).requires_grad_(False)
 
     @cached_property
     def temperature(self) -> Temperature:

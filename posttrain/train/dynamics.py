@@ -44,9 +44,9 @@ def fit(best: Dynamics, dataset: Dataset, members: int, updates: int, seed: int)
 
 def told_of(dynamics: Dynamics, config: ControlConfig) -> str:
     """In words."""
+    rollouts = f"; rollouts of {counted(config.imagined, 'step')} from logged states" if config.imagined else ""
     return (f"the best {config.model_elites} of {config.model_members} networks after {config.model_updates} updates; "
-            f"they miss held-out transitions by {float(dynamics.held_out):.2g} of their variance; rollouts of "
-            f"{counted(config.imagined, 'step')} from logged states")
+            f"they miss held-out transitions by {float(dynamics.held_out):.2g} of their variance{rollouts}")
 
 
 def _columns(dataset: Dataset, rows: Tensor) -> tuple[Tensor, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from posttrain.core import Curriculum, EpisodeCurriculum, catalog
+from posttrain.core import Curriculum, EpisodeCurriculum, Method, catalog
 from posttrain.core.errors import UserError
 from posttrain.data.dataset import Dataset
 from posttrain.data.nearest import Logged
@@ -56,12 +58,17 @@ def searched(logged: Dataset | None, normalizer: Normalizer | None) -> Logged:
     return Logged(logged.obs, logged.action, normalizer)
 
 
-def believed(dynamics: Dynamics, config: ControlConfig) -> Dynamics:
+def modelled(method: Method[Any], config: ControlConfig) -> bool:
+    """Whether a model of the environment is fitted: to act in, or where nothing acts for the method to judge by."""
+    return bool(config.imagined) or ("dynamics" in method.needs and bool(config.dataset) and config.dataset_share == 1)
+
+
+def believed(dynamics: Dynamics, method: Method[Any], config: ControlConfig) -> Dynamics:
     """
     Raises:
         UserError: unless it is fitted to anything.
     """
-    if not config.imagined:
+    if not modelled(method, config):
         raise UserError("imagined = 0: this method needs a model of the environment; must be ≥ 1")
     return dynamics
 

@@ -28,9 +28,10 @@ SCALE = "reward_scale"  # goes with the critic, which has learnt rewards so scal
 FILES = ("networks.safetensors", "shapes.json")
 EVERY = ("spaces", "width", "layers", "activation", "normalize_obs", "memory")
 SHAPES: Mapping[str, tuple[str, ...]] = {  # what must be alike for a network to be taken
-    "policy": ("policy", *EVERY, "renorm"), "encoder": ("policy", *EVERY, "atoms"), "critic": EVERY, "temperature": (),
+    "policy": ("policy", *EVERY, "ensemble", "renorm"), "encoder": ("policy", *EVERY, "atoms"), "critic": EVERY,
+    "temperature": (),
     "q": (*EVERY, "q_width", "dueling", "members", "layer_norm", "atoms", "channels", "renorm")}
-OPTIONS = ("width", "layers", "activation", "normalize_obs", "memory", "q_width", "dueling")
+OPTIONS = ("width", "layers", "activation", "normalize_obs", "memory", "ensemble", "q_width", "dueling")
 HYPERPARAMETERS: Mapping[str, Any] = {  # what a network is like to a method that has none of that name
     "members": 2, "layer_norm": False, "atoms": 0, "channels": None, "renorm": None}
 

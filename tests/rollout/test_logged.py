@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from posttrain.core import Groups
 from posttrain.data.dataset import Dataset
 from posttrain.data.replay.uniform import Replay
 from posttrain.data.steps import Spaces, Steps, Stretches
-from posttrain.rollout.logged import DatasetSource, StretchSource, joined
+from posttrain.policies.control import Gaussian
+from posttrain.rollout.logged import BesideSource, DatasetSource, StretchSource, joined
 
 SPACES = Spaces(1, 1, False)
 
@@ -72,6 +74,40 @@ def test_what_a_replay_does_not_know_is_said_to_be_unknown(span: int) -> None:
     assert (batch.span is None) == (span == 1)
     back = batch.take(torch.tensor([5]))
     assert isinstance(back.payload, Steps) and back.payload.obs.item() == 50
+
+
+def test_logged_actions_beside_a_segment() -> None:
+    """Two environments of 6 steps, whose first row is cut at the 4th; 8 logged actions take two rows of 6."""
+    policy = Gaussian(SPACES, 4, 1, "tanh", None, torch.Generator().manual_seed(0))
+
+    class Acting:
+        def __init__(self) -> None:
+            self.policy = policy
+
+        def next(self, step: int) -> Groups:
+            mask = torch.arange(6) < torch.tensor([[4], [6]])
+            obs = torch.arange(12.0).view(2, 6, 1)
+            return Groups(payload=Steps(obs, obs / 10, torch.tensor([[90.0], [91.0]])), mask=mask,
+                          unit=torch.arange(2), version=torch.zeros(2, 6, dtype=torch.long),
+                          logp_behaviour=torch.zeros(2, 6), reward=torch.zeros(2), rewards=torch.zeros(2, 6),
+                          finished=torch.tensor([True, False]), limit=6, extra={"environment": torch.arange(2)})
+
+    source = BesideSource(Acting(), dataset(), 8, 3, 5)  # type: ignore[arg-type]
+    batch, x = source.next(2), source.next(2).extra
+    assert torch.equal(batch.mask.sum(1), torch.tensor([4, 6, 6, 2])) and batch.unit.tolist() == [0, 1, 2, 3]
+    assert x["given"].tolist() == [False, False, True, True]
+    assert x["next_obs"][0, :4, 0].tolist() == [1, 2, 3, 90]
+    assert x["next_obs"][1, :, 0].tolist() == [7, 8, 9, 10, 11, 91]
+    assert x["terminated"][:2].nonzero().tolist() == [[0, 3]]  # the other row was cut off
+    own = batch.mask & x["given"][:, None]
+    assert isinstance(batch, Groups) and isinstance(batch.payload, Steps) and batch.rewards is not None
+    i = x["obs"][own][:, 0]
+    assert torch.equal(batch.payload.obs[own][:, 0], i) and torch.equal(batch.payload.action[own][:, 0], i / 10)
+    assert torch.equal(batch.rewards[own], i) and torch.equal(x["next_obs"][own][:, 0], i + 100)
+    assert torch.equal(x["terminated"][own], i == 2)
+    assert batch.logp_behaviour[own].isnan().all() and (batch.version[own] == -1).all()
+    assert x["noise"].shape == (4, 6, 3, 1) and torch.equal(x["noise"], batch.extra["noise"])
+    assert not torch.equal(x["noise"], source.next(3).extra["noise"])
 
 
 def test_stretches_end_where_episodes_do() -> None:

@@ -50,6 +50,10 @@ class StopAfter(Display):
     ("td3-bc", {}),  # nothing acts; observations are normalised by the dataset
     ("iql", {"dataset_share": 0.5, "random_steps": 20}),  # an environment in mid-episode, and a replay
     ("decision-transformer", {"layers": 1, "heads": 2, "context": 4, "curriculum": "trajectory-weighting"}),
+    ("hnpg", {"envs": 2, "segment": 10, "epochs": 2, "renewal": 3}),
+    ("policy-guided-diffusion", {
+        "dataset_share": 0.5, "synthetic": 5, "synthetic_count": 6, "synthetic_every": 3, "synthetic_passes": 2,
+        "synthetic_width": 8, "synthetic_updates": 3}),
     ("ravl", {"envs": 3, "capacity": 40, "dataset_share": 0.5, "model_width": 8, "model_updates": 3, "members": 2}),
 ])
 def test_a_killed_run_resumes_to_the_same_end(name: str, more: dict[str, Any], logged: str, tmp_path: Path) -> None:
@@ -124,10 +128,20 @@ def test_nothing_is_overwritten(logged: str) -> None:
     ("bc", {}, "dataset is missing: bc learns from logged transitions; give --dataset FOLDER"),
     ("sac", {"dataset_share": 0.5}, "dataset is missing: sac learns from logged transitions"),
     ("ppo", {"dataset": True}, "ppo learns from its own acting alone"),
+    ("hnpg", {}, "dataset is missing: hnpg learns from logged transitions"),
+    ("hnpg", {"dataset": True, "dataset_share": 1.0}, "dataset_share = 1: leaves nothing to what hnpg does itself"),
+    ("hnpg", {"dataset": True, "dataset_share": 0.0}, "dataset_share = 0: leaves no row of 1000 to the dataset"),
+    ("hnpg", {"dataset": True, "normalize_reward": True}, "normalize_reward = true: hnpg learns from logged rewards"),
+    ("hnpg", {"dataset": True, "memory": 4}, "memory = 4: hnpg learns from single actions"),
     ("bc", {"dataset": True, "task": "CartPole-v1"}, "holds observations of 3 numbers and actions of 1 numbers, and "
      "CartPole-v1 has observations of 4 numbers and 2 numbered actions"),
     ("iql", {"dataset": True, "source": "replay"}, "source = 'replay': iql learns from dataset and a dataset is given"),
     ("iql", {"dataset": True, "dataset_share": 0.001}, "dataset_share = 0.001: leaves no row of 256 to the dataset"),
+    ("iql", {"synthetic": 5}, "synthetic = 5: a model is fitted to logged transitions; give --dataset FOLDER"),
+    ("td3-bc", {"dataset": True, "synthetic": 5}, "dataset_share = 1: leaves no row of 256 to what is made up"),
+    ("td3-bc", {"dataset": True, "dataset_share": 0.5, "synthetic": 201}, "the longest logged episode has 200 steps"),
+    ("hnpg", {"dataset": True, "synthetic": 5}, "synthetic = 5: hnpg does not learn from single transitions"),
+    ("ravl", {"dataset": True, "synthetic": 5}, "synthetic = 5: the rest of a batch is what is imagined already"),
     ("iql", {"dataset": True, "replay": "prioritized"}, "replay = 'prioritized'"),
 ])
 def test_what_cannot_be_is_one_line(name: str, given: dict[str, Any], message: str, logged: str, tmp_path: Path

@@ -88,7 +88,10 @@ class TRPO(Method[Groups]):
     def loss(self, models: Models, batch: Groups) -> Loss:
         value = models.critic.values(batch)  # [B, T]
         error = (value - batch.extra["value_target"]) ** 2
-        loss = Loss(value=batch.mean(error / 2)).log(value=batch.mean(value))
+        return self.climb(models, batch, Loss(value=batch.mean(error / 2)).log(value=batch.mean(value)))
+
+    def climb(self, models: Models, batch: Groups, loss: Loss) -> Loss:
+        """With the policy's own terms, where it moves."""
         if "policy" in self.moves(models):
             ratio = batch.log_ratio(models.policy.log_prob(batch)).exp()
             loss.add(policy=batch.mean(-ratio * batch.credit))
