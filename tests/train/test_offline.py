@@ -51,6 +51,8 @@ class StopAfter(Display):
     ("iql", {"dataset_share": 0.5, "random_steps": 20}),  # an environment in mid-episode, and a replay
     ("decision-transformer", {"layers": 1, "heads": 2, "context": 4, "curriculum": "trajectory-weighting"}),
     ("hnpg", {"envs": 2, "segment": 10, "epochs": 2, "renewal": 3}),
+    ("uni-o4", {"layers": 1, "clone_updates": 7, "judge_every": 4, "horizon": 2, "model_width": 8, "model_updates": 3,
+                "model_members": 3, "model_elites": 2}),
     ("policy-guided-diffusion", {
         "dataset_share": 0.5, "synthetic": 5, "synthetic_count": 6, "synthetic_every": 3, "synthetic_passes": 2,
         "synthetic_width": 8, "synthetic_updates": 3}),
@@ -83,6 +85,22 @@ def test_no_environment_is_stepped_and_the_policy_is_saved_with_what_normalises_
     obs, action = data.obs[:5], data.action[:5]
     q = setting.nets.q
     torch.testing.assert_close(q(obs, action), q.body(torch.cat([kept(obs), action], -1))[..., 0])
+
+
+def test_a_chosen_policy_goes_on_online(logged: str, tmp_path: Path) -> None:
+    """What uni-o4 leaves is what ppo begins with: the ensemble, who of it acts, V and what observations were divided
+    by; only that member moves."""
+    model = {"model_width": 8, "model_updates": 3, "model_members": 2, "model_elites": 1, "ensemble": 3}
+    own = {**SMALL, **model, "layers": 1, "clone_updates": 3, "horizon": 2, "dataset": (logged,)}
+    posttrain.train("uni-o4", **own, out=str(tmp_path / "offline"))
+    posttrain.train("ppo", start_from=str(tmp_path / "offline"), task=TASK, steps=1, segment=30, epochs=1,
+                    minibatches=2, eval_episodes=1, out=str(tmp_path / "online"))
+    before, after = (load_file(tmp_path / run / "final/weights.safetensors") for run in ("offline", "online"))
+    chosen = int(before["chosen"])
+    moved = (after["members.weights.0"] != before["members.weights.0"]).flatten(1).any(1)
+    assert moved.nonzero()[:, 0].tolist() == [chosen] == [int(after["chosen"])]
+    told = json.loads(text(tmp_path / "online" / "config.json"))
+    assert told["start"]["networks"] == ["policy", "critic"] and told["config"]["ensemble"] == 3
 
 
 def test_every_kind_of_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
