@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -89,10 +90,24 @@ def command(method: MethodFile) -> str:
     if method.home == "control":
         given = method.defaults("control")
         task = given.get("task", "CartPole-v1" if given.get("policy") == "greedy" else "Pendulum-v1")
-        return f"posttrain train {method.name} --task {task}"
+        return f"posttrain train {method.name} --task {task}" + "".join(
+            f" --{option} {what}" for option, what in asked(method, given).items())
     chosen = {"pictures": "--policy digits-flow", "masked": "--policy tiny-masked --task char-addition --steps 60"}
     return f"posttrain train {method.name} " + chosen.get(
         method.home, "--policy smollm2-135m --task addition --steps 60")
+
+
+def asked(method: MethodFile, given: Mapping[str, Any]) -> Mapping[str, str]:
+    """The options of a control run without which there is nothing to learn from; given: its defaults."""
+    found = {}
+    if given.get("source") == "dataset" or given.get("dataset_share", 1) < 1 or method.stated(
+            "learns_from") == "stretches":
+        found["dataset"] = "DIR"
+    if "teacher" in method.needs:
+        found["teacher"] = "RUN"
+    if method.stated("continues"):
+        found["start-from"] = "RUN"
+    return found
 
 
 def _against(parent: str, before: MethodFile | None) -> str:

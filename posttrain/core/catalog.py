@@ -123,6 +123,24 @@ class MethodFile:
         """Its defaults for a kind of policy, of hyperparameters and of options, as its class states them."""
         return _stated(self.path, self.attribute, kind) if _is_class(self.path, self.attribute) else {}
 
+    def stated(self, name: str) -> Any:
+        """The literal that its class, or the nearest one above it, assigns to a name; None where none does."""
+        for path, class_name in _lineage(self.path, self.attribute) if _is_class(self.path, self.attribute) else ():
+            if value := source.assigned(path, class_name, name):
+                return ast.literal_eval(value)
+        return None
+
+    @property
+    def needs(self) -> set[str]:
+        """The networks that its class names as needed, and those above it as far as `super().needs` reaches."""
+        found: set[str] = set()
+        for path, class_name in _lineage(self.path, self.attribute) if _is_class(self.path, self.attribute) else ():
+            if body := source.method(path, class_name, "needs"):
+                found |= {n.value for n in ast.walk(body) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+                if "super().needs" not in ast.unparse(body):
+                    break
+        return found
+
     @property
     def code_lines(self) -> int:
         return source.code_lines(self.path)

@@ -75,6 +75,7 @@ class Method(Generic[B]):
     kinds: ClassVar[tuple[str, ...]] = ()  # of policy, where it asks what not every kind can say; empty: every kind
     policies: ClassVar[tuple[str, ...]] = ()  # kinds of control's, where it asks what not all of them say; empty: all
     likelihood: ClassVar[Likelihood] = "one-step"  # what is scored where a policy has no exact likelihood
+    continues: ClassVar[bool] = False  # True: it is for what another run left, which --start-from brings
     sampled_by: ClassVar[Literal["policy", "anchor"]] = "policy"  # the network that draws pictures to learn from
     redraws: ClassVar[bool] = False  # True: each pass over a batch scores it with further frozen randomness
     rewritten: ClassVar[tuple[str, ...]] = ()  # prompts that it scores answers under, as in "Answer wrongly: {prompt}"

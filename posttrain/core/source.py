@@ -181,6 +181,13 @@ def assigned(path: Path, class_name: str, name: str) -> ast.expr | None:
                  and any(isinstance(t, ast.Name) and t.id == name for t in n.targets)), None)
 
 
+def method(path: Path, class_name: str, name: str) -> ast.Return | None:
+    """What a method of one class of the file returns; None where the class has none of that name."""
+    node = next(n for n in syntax(path).body if isinstance(n, ast.ClassDef) and n.name == class_name)
+    body = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == name), None)
+    return None if body is None else next(n for n in ast.walk(body) if isinstance(n, ast.Return))
+
+
 def arguments(path: Path, function: str) -> tuple[Field, ...]:
     """The keyword arguments of one function of the file, as fields."""
     node = next(n for n in syntax(path).body if isinstance(n, ast.FunctionDef) and n.name == function)

@@ -7,6 +7,8 @@ import pytest
 from posttrain.cli.explain import command
 from posttrain.cli.resolve import resolve
 from posttrain.core import catalog
+from posttrain.rollout.environments import check_costs, make, spaces_of
+from posttrain.train.control_checks import check_teacher, policy_of, source_of
 
 
 @pytest.mark.parametrize(("name", "expected"), [
@@ -14,6 +16,12 @@ from posttrain.core import catalog
     ("dqn", "posttrain train dqn --task CartPole-v1"),
     ("gsde", "posttrain train gsde --task Pendulum-v1"),
     ("pdppo", "posttrain train pdppo --task posttrain/LotSizing-v0"),
+    ("cpo", "posttrain train cpo --task PendulumSpeed-v0"),
+    ("bc", "posttrain train bc --task Pendulum-v1 --dataset DIR"),
+    ("decision-transformer", "posttrain train decision-transformer --task Pendulum-v1 --dataset DIR"),
+    ("jsrl", "posttrain train jsrl --task Pendulum-v1 --teacher RUN"),
+    ("wsrl", "posttrain train wsrl --task Pendulum-v1 --start-from RUN"),
+    ("hnpg", "posttrain train hnpg --task Pendulum-v1 --dataset DIR"),
     ("flow-grpo", "posttrain train flow-grpo --policy digits-flow"),
 ])
 def test_each_kind_has_its_own(name: str, expected: str) -> None:
@@ -31,5 +39,17 @@ def test_every_control_method_takes_its_own_command() -> None:
     for name, found in catalog.methods().items():
         if found.home == "control":
             words = command(found).split()
-            plan = resolve(name, dict(zip((w.removeprefix("--") for w in words[3::2]), words[4::2], strict=True)))
-            assert plan.config.task == words[-1]
+            given = dict(zip((w.removeprefix("--").replace("-", "_") for w in words[3::2]), words[4::2], strict=True))
+            assert given.pop("start_from", "RUN") == "RUN"  # a run that is not there
+            if "dataset" in given:
+                given["dataset"] = (given["dataset"],)
+            plan = resolve(name, given)
+            assert plan.config.task == given["task"]
+            source_of(plan.method, plan.config)  # raises where something is missing
+            check_teacher(plan.method, plan.config)
+            env = make(given["task"])
+            if "cost_critic" in plan.method.needs:
+                check_costs(env, given["task"], name)
+            policy_of(plan.method, plan.config, spaces_of(env).numbered)
+            env.close()
+            assert plan.method.needs == tuple(n for n in plan.method.needs if n in found.needs)

@@ -24,6 +24,7 @@ from posttrain.methods.actor_critic.ppo import PPO
 @dataclass(frozen=True, kw_only=True)
 class DPPO(PPO):
     paper = Paper("2409.00588", "Ren et al., 2024", parent="ppo")
+    continues = True
     kinds = ("control",)
     policies = ("diffusion",)
     defaults = by_kind(control={**PPO.defaults["control"], "policy": "diffusion", "critic_scale": 10.0,

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import torch
 
-from posttrain.core import Fraction, Groups, Loss, Models, NonNegative, Paper, Step
+from posttrain.core import Fraction, Groups, Loss, Models, NonNegative, Paper, Step, by_kind
 from posttrain.methods.actor_critic.trpo import TRPO
 from posttrain.methods.constrained import _costs
 
@@ -31,6 +31,7 @@ from posttrain.methods.constrained import _costs
 class CPO(TRPO):
     paper = Paper("1705.10528", "Achiam et al., 2017", parent="trpo")
     kinds = ("control",)
+    defaults = by_kind(control={**TRPO.defaults["control"], "task": "PendulumSpeed-v0"})
 
     limit: NonNegative = 25.0  # d, costs an episode; Ray et al. 2019
     cost_discount: Fraction = 0.99  # γ of costs; Ray et al.'s code

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from posttrain import ops
-from posttrain.core import Fraction, Groups, Loss, Models, NonNegative, Paper, Positive
+from posttrain.core import Fraction, Groups, Loss, Models, NonNegative, Paper, Positive, by_kind
 from posttrain.methods.actor_critic.ppo import PPO
 from posttrain.methods.constrained import _costs
 
@@ -27,6 +27,7 @@ from posttrain.methods.constrained import _costs
 class PPOLag(PPO):
     paper = Paper("https://cdn.openai.com/safexp-short.pdf", "Ray, Achiam & Amodei, 2019", parent="ppo")
     kinds = ("control",)
+    defaults = by_kind(control={**PPO.defaults["control"], "task": "PendulumSpeed-v0"})
 
     limit: NonNegative = 25.0  # d, costs an episode; Ray et al. sec. 5
     price: NonNegative = 0.001  # μ at first, reward's deviations a cost; OmniSafe

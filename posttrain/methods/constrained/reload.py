@@ -42,7 +42,8 @@ class ReLOAD(Method[Groups]):
     paper = Paper("2302.01275", "Moskovitz et al., 2023", parent="ppo-lag")
     kinds = ("control",)
     couples_decisions = False
-    defaults = by_kind(control={"lr": 1e-3, "segment": 2000, "normalize_obs": True})  # ours
+    defaults = by_kind(control={  # ours
+        "lr": 1e-3, "segment": 2000, "normalize_obs": True, "task": "PendulumSpeed-v0"})
 
     epochs: Count = 20  # passes over each batch, of the critics; ours
     optimism: NonNegative = 1.0  # ω, of one step's change; paper

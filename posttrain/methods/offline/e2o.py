@@ -31,6 +31,7 @@ from posttrain.methods.off_policy.sac import SAC
 @dataclass(frozen=True, kw_only=True)
 class E2O(SAC):
     paper = Paper("2306.06871", "Zhao et al., 2023", parent="sac")
+    continues = True
     candidates = 10  # C
     defaults = by_kind(control={**SAC.defaults["control"], "layers": 3, "random_steps": 0, "policy_steps": 1000})
 

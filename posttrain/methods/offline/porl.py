@@ -21,6 +21,7 @@ from posttrain.methods.offline.wsrl import WSRL
 @dataclass(frozen=True, kw_only=True)
 class PORL(WSRL):
     paper = Paper("2505.16856", "Xiao et al., 2025", parent="sac")
+    continues = True
     defaults = by_kind(control={**WSRL.defaults["control"], "start_networks": ("policy",)})
 
     critic_updates: Natural = 5000  # n, of Q alone; ours

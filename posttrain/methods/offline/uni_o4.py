@@ -41,8 +41,8 @@ class UniO4(Method[Transitions]):
     noises = 1
     members: ClassVar[int] = 2
     defaults = by_kind(control={  # released code
-        "policy": "ensemble", "width": 256, "layers": 3, "activation": "relu", "batch_size": 512, "lr": 1e-4,
-        "normalize_obs": True, "rounds": 1000, "lr_schedule": "constant"})
+        "source": "dataset", "policy": "ensemble", "width": 256, "layers": 3, "activation": "relu", "batch_size": 512,
+        "lr": 1e-4, "normalize_obs": True, "rounds": 1000, "lr_schedule": "constant"})
 
     clone_updates: Count = 400_000  # of clones, V and Q; released code, of the clones
     disagreement: NonNegative = 0.1  # α; released code

@@ -28,6 +28,7 @@ from posttrain.methods.off_policy.redq import REDQ, chosen
 @dataclass(frozen=True, kw_only=True)
 class WSRL(REDQ):
     paper = Paper("2412.07762", "Zhou et al., 2024", parent="redq")
+    continues = True
     defaults = by_kind(control={  # the authors' code, locomotion; K is policy_steps, g is replay_ratio
         **REDQ.defaults["control"], "random_steps": 0, "policy_steps": 5000, "replay_ratio": 4})
 
