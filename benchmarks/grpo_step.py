@@ -10,17 +10,18 @@ docs/benchmarks.md says what is held equal, what the numbers mean and what they 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from published import publish, watch
 from versus import quiet
 from versus.floor import Floor
 from versus.side import Side, environment
@@ -65,8 +66,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--trl-checkpointing", action="store_true",
                         help="TRL recomputes activations: less memory, slower; its own default")
     parser.add_argument("--timeout", type=positive, default=1800, help="seconds for one step (%(default)s)")
-    parser.add_argument("--anyway", action="store_true", help="measure although other processes are at work")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to a new file")
+    parser.add_argument("--anyway", action="store_true", help="print figures although other processes are at work")
     args = parser.parse_args(argv)
     rows = args.prompts * args.samples
     args.trl_micro_batch = args.trl_micro_batch or rows
@@ -74,8 +74,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         raise UserError(f"samples = {args.samples}: must be ≥ 2: a group of one has nothing to teach")
     if rows % args.trl_micro_batch:
         raise UserError(f"trl_micro_batch = {args.trl_micro_batch}: must divide prompts × samples = {rows}")
-    if args.json is not None and args.json.exists():
-        raise UserError(f"json = '{args.json}': exists already; name another file")
     return args
 
 
@@ -87,12 +85,9 @@ def positive(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure and print."""
+    """Measure and publish."""
     require("trl", "psutil")
-    load = quiet.watch()
-    warning = busy_warning(load, quiet.LIMIT)
-    if warning and not args.anyway:
-        raise PosttrainError(f"{warning}; stop them, or report nevertheless with --anyway")
+    load = watch(args.anyway)
     folder = resolve(args.policy)
     arch = architecture(args.policy, folder)
     machine = inspect(args.precision, args.threads)
@@ -101,16 +96,13 @@ def run(args: argparse.Namespace) -> None:
     result = compare(counted, Floor(arch, machine["precision"], machine["gflops"], machine["gbytes"]).step)
     for side, first in (("posttrain", pairs[0].ours), ("TRL", pairs[0].theirs)):
         result[side]["first"] = first["seconds"]
-    if args.json is not None:
-        write(args.json, args, arch, machine, pairs, result)
-    print("\n".join(["", *step_lines(pairs), "", *table(result), ""]))
     ratios = ", ".join(f"{ratio:.2f}" for ratio in result["ratios"])
-    print(f"medians of {result['pairs']} steps; ratio of each: {ratios}; "
-          f"{peaks(machine)}")
-    if warning or result["disturbed"]:
-        print(f"WARNING: disturbed by other processes: {load:.2f} cores before the start, "
-              f"{result['disturbed']} of {result['pairs']} steps; these numbers do not count")
-    print(final_line(result, machine))
+    told = [f"medians of {result['pairs']} steps; ratio of each: {ratios}; {peaks(machine)}",
+            f"others used {load:.2f} cores before the start, and disturbed {result['disturbed']} of these steps",
+            final_line(result, machine)]
+    publish("grpo-step", {"options": vars(args), "machine": machine, "architecture": asdict(arch), "result": result,
+                          "steps": [asdict(pair) for pair in pairs]},
+            ["```", *step_lines(pairs), "", *table(result), "", *told, "```"], args.anyway)
 
 
 def require(*packages: str) -> None:
@@ -137,13 +129,8 @@ def architecture(policy: str, folder: Path) -> Architecture:
         raise UserError(f"policy = {policy!r}: {reason}") from None
 
 
-def busy_warning(load: float, limit: float) -> str:
-    """Why this is no time to measure; empty when it is.  `load` in cores."""
-    return f"other processes use {load:.2f} cores, more than {limit:.2f}" if load > limit else ""
-
-
 def peaks(machine: dict[str, Any]) -> str:
-    """What the floor was computed from."""
+    """What floors were computed from."""
     return f"peaks {machine['gflops']:.0f} GFLOP/s and {machine['gbytes']:.0f} GB/s"
 
 
@@ -154,7 +141,16 @@ def inspect(precision: str, threads: int) -> dict[str, Any]:
                            check=False, text=True)
     if found.returncode:
         raise PosttrainError(f"the machine could not be measured (exit code {found.returncode}, see above)")
-    return {**json.loads(found.stdout), "trl": version("trl"), "transformers": version("transformers")}
+    return {**json.loads(found.stdout), **versions("trl", "transformers")}
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of those that are installed."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def measure(args: argparse.Namespace, folder: Path, machine: dict[str, Any]) -> list[Pair]:
@@ -187,20 +183,6 @@ def one_step(side: Side, timeout: float) -> dict[str, Any]:
     before = quiet.usage()
     report: dict[str, Any] = side.step(timeout)
     return {**report, "others": quiet.others(before, quiet.usage())}
-
-
-def write(path: Path, args: argparse.Namespace, arch: Architecture, machine: dict[str, Any],
-          pairs: list[Pair], result: dict[str, Any]) -> None:
-    """Everything measured, in a file that appears whole or not at all."""
-    options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    data = {"options": options, "machine": machine, "architecture": asdict(arch), "result": result,
-            "steps": [asdict(pair) for pair in pairs]}
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(data, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":
