@@ -10,41 +10,25 @@ docs/benchmarks.md says what is held equal, what the numbers mean and what they 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib.util
-import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from published import publish, watch
-from versus import quiet
-from versus.floor import Floor
-from versus.side import Side, environment
+from versus.command import architecture, exit_code, inspect, one_step, options, positive, require
+from versus.floor import floor_of, peaks
+from versus.side import Side
 from versus.summary import Pair, check_same_work, chosen, compare, final_line, step_lines, table
 from versus.workload import Workload
 
 from posttrain.core.errors import PosttrainError, UserError
-from posttrain.nets.architecture import Architecture, Unsupported, read_architecture
 from posttrain.policies.pretrained import resolve
-
-MACHINE_SECONDS = 300.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: measured; 1: not measured, for one reason on standard error; 2: wrong use."""
-    try:
-        run(parse(argv))
-    except PosttrainError as error:
-        print(f"grpo_step: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code("grpo_step", lambda: run(parse(argv)))
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -52,21 +36,15 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         UserError: options that do not fit one another.
     """
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--policy", default="smollm2-135m", help="as in posttrain train (%(default)s)")
+    parser = options(__doc__)
     parser.add_argument("--prompts", type=positive, default=8, help="prompts per step (%(default)s)")
     parser.add_argument("--samples", type=positive, default=8, help="completions per prompt (%(default)s)")
     parser.add_argument("--new-tokens", type=positive, default=24, help="longest completion (%(default)s)")
     parser.add_argument("--steps", type=positive, default=5, help="measured, after a warm-up (%(default)s)")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-                        help="auto: bf16 where the processor multiplies it, else fp32")
-    parser.add_argument("--threads", type=positive, default=0, help="of each side (one per core)")
     parser.add_argument("--fixed-length", action="store_true", help="nothing ends a completion early")
     parser.add_argument("--trl-micro-batch", type=positive, help="completions in TRL's training passes (all)")
     parser.add_argument("--trl-checkpointing", action="store_true",
                         help="TRL recomputes activations: less memory, slower; its own default")
-    parser.add_argument("--timeout", type=positive, default=1800, help="seconds for one step (%(default)s)")
-    parser.add_argument("--anyway", action="store_true", help="print figures although other processes are at work")
     args = parser.parse_args(argv)
     rows = args.prompts * args.samples
     args.trl_micro_batch = args.trl_micro_batch or rows
@@ -75,13 +53,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if rows % args.trl_micro_batch:
         raise UserError(f"trl_micro_batch = {args.trl_micro_batch}: must divide prompts × samples = {rows}")
     return args
-
-
-def positive(text: str) -> int:
-    """A whole number ≥ 1, for argparse."""
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -93,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     machine = inspect(args.precision, args.threads)
     pairs = measure(args, folder, machine)
     counted = chosen(pairs, args.anyway)
-    result = compare(counted, Floor(arch, machine["precision"], machine["gflops"], machine["gbytes"]).step)
+    result = compare(counted, floor_of(arch, machine).step)
     for side, first in (("posttrain", pairs[0].ours), ("TRL", pairs[0].theirs)):
         result[side]["first"] = first["seconds"]
     ratios = ", ".join(f"{ratio:.2f}" for ratio in result["ratios"])
@@ -103,54 +74,6 @@ def run(args: argparse.Namespace) -> None:
     publish("grpo-step", {"options": vars(args), "machine": machine, "architecture": asdict(arch), "result": result,
                           "steps": [asdict(pair) for pair in pairs]},
             ["```", *step_lines(pairs), "", *table(result), "", *told, "```"], args.anyway)
-
-
-def require(*packages: str) -> None:
-    """
-    Raises:
-        PosttrainError: naming what is not installed, and how to get it.
-    """
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise PosttrainError(f"not installed: {', '.join(missing)}; pip install -e '.[benchmarks]'")
-
-
-def architecture(policy: str, folder: Path) -> Architecture:
-    """The model's sizes.
-
-    Raises:
-        UserError: posttrain has no fast path for it, so that there is nothing to measure.
-    """
-    from transformers import AutoConfig
-
-    try:
-        return read_architecture(AutoConfig.from_pretrained(folder, local_files_only=True).to_dict())
-    except Unsupported as reason:
-        raise UserError(f"policy = {policy!r}: {reason}") from None
-
-
-def peaks(machine: dict[str, Any]) -> str:
-    """What floors were computed from."""
-    return f"peaks {machine['gflops']:.0f} GFLOP/s and {machine['gbytes']:.0f} GB/s"
-
-
-def inspect(precision: str, threads: int) -> dict[str, Any]:
-    """What this machine is, and the versions that matter."""
-    command = [sys.executable, "-m", "versus.machine", precision, str(threads)]
-    found = subprocess.run(command, env=environment(threads), stdout=subprocess.PIPE, timeout=MACHINE_SECONDS,
-                           check=False, text=True)
-    if found.returncode:
-        raise PosttrainError(f"the machine could not be measured (exit code {found.returncode}, see above)")
-    return {**json.loads(found.stdout), **versions("trl", "transformers")}
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """Of those that are installed."""
-    found = {}
-    for name in packages:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def measure(args: argparse.Namespace, folder: Path, machine: dict[str, Any]) -> list[Pair]:
@@ -176,13 +99,6 @@ def measure(args: argparse.Namespace, folder: Path, machine: dict[str, Any]) -> 
             print(f"step {step} of {args.steps}: posttrain {pairs[-1].ours['seconds']:.2f} s, "
                   f"TRL {pairs[-1].theirs['seconds']:.2f} s", file=sys.stderr, flush=True)
     return pairs
-
-
-def one_step(side: Side, timeout: float) -> dict[str, Any]:
-    """A side's report of its next step, with the load that others caused meanwhile, in cores."""
-    before = quiet.usage()
-    report: dict[str, Any] = side.step(timeout)
-    return {**report, "others": quiet.others(before, quiet.usage())}
 
 
 if __name__ == "__main__":

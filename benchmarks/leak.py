@@ -17,9 +17,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from grpo_step import positive, require
 from published import markdown, publish
 from seeds import machine
+from versus.command import exit_code, positive, require
 
 from posttrain.core.errors import PosttrainError
 from posttrain.train.display import Display
@@ -65,27 +65,19 @@ class Slope(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: measured; 1: not measured, for one reason on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=positive, default=1000, help="(%(default)s)")
     parser.add_argument("--every", type=positive, default=50, help="steps between notes (%(default)s)")
     args = parser.parse_args(argv)
-    try:
-        require("psutil")
-        run(args.steps, args.every)
-    except PosttrainError as error:
-        print(f"leak: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code("leak", lambda: run(args.steps, args.every))
 
 
 def run(steps: int, every: int) -> None:
     """
     Raises:
-        PosttrainError: too few steps, or the run failed.
+        PosttrainError: psutil is missing, there are too few steps, or the run failed.
     """
+    require("psutil")
     if steps // every < FEWEST:
         raise PosttrainError(f"steps = {steps}: must be ≥ {FEWEST} × every = {FEWEST * every}")
     notes, began = Notes(every), time.perf_counter()

@@ -16,12 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from grpo_step import architecture, inspect, peaks, positive, require
 from published import markdown, publish, watch
 from scaling import Bench
+from versus.command import architecture, exit_code, inspect, options, positive, require
+from versus.floor import peaks
 from versus.summary import GIB, where
 
-from posttrain.core.errors import PosttrainError, UserError
 from posttrain.nets.architecture import Architecture
 from posttrain.policies.pretrained import resolve
 
@@ -34,27 +34,14 @@ HEADS = ("model", "completions", "tokens of each", "sampled, tokens/s (of the fl
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: measured; 1: not measured, for one reason on standard error; 2: wrong use."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", default="smollm2-135m", help="as in posttrain train (%(default)s)")
+    parser = options(__doc__)
     parser.add_argument("--new-tokens", type=positive, nargs="+", default=[256, 1024, 2048],
                         help="of each completion, at the first group size (256 1024 2048)")
     parser.add_argument("--samples", type=positive, nargs="+", default=[4, 16, 64],
                         help="of the prompt, at the first length (4 16 64)")
     parser.add_argument("--turns", type=positive, default=1, help="measured of each size (%(default)s)")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
-    parser.add_argument("--threads", type=positive, default=0, help="of each process (one per core)")
-    parser.add_argument("--timeout", type=positive, default=900, help="seconds for one turn (%(default)s)")
-    parser.add_argument("--anyway", action="store_true", help="print figures although other processes are at work")
     args = parser.parse_args(argv)
-    try:
-        run(args)
-    except PosttrainError as error:
-        print(f"long: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code("long", lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> None:

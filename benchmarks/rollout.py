@@ -19,10 +19,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from grpo_step import architecture, inspect, one_step, peaks, positive, require
 from published import markdown, publish, watch
 from versus import quiet
-from versus.floor import Floor
+from versus.command import architecture, exit_code, inspect, one_step, options, positive, require
+from versus.floor import Floor, floor_of, peaks
 from versus.rollout_sides import Work
 from versus.side import Side
 from versus.summary import GIB, where
@@ -37,26 +37,13 @@ GROUP = 8  # samples of a prompt, at most
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: measured; 1: not measured, for one reason on standard error; 2: wrong use."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", default="smollm2-135m", help="as in posttrain train (%(default)s)")
+    parser = options(__doc__)
     parser.add_argument("--batch", type=positive, nargs="+", default=[1, 8, 64], help="rows at a time (1 8 64)")
     parser.add_argument("--new-tokens", type=positive, nargs="+", default=[24], help="of each row (24)")
     parser.add_argument("--turns", type=positive, default=5, help="measured of each side (%(default)s)")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
-    parser.add_argument("--threads", type=positive, default=0, help="of each side (one per core)")
     parser.add_argument("--vllm-python", metavar="FILE", help="one that has vLLM and posttrain; none: no vLLM")
-    parser.add_argument("--timeout", type=positive, default=900, help="seconds for one turn (%(default)s)")
-    parser.add_argument("--anyway", action="store_true", help="print figures although other processes are at work")
     args = parser.parse_args(argv)
-    try:
-        run(args)
-    except PosttrainError as error:
-        print(f"rollout: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code("rollout", lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -67,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     require("psutil")
     load = watch(args.anyway)
     folder, machine = resolve(args.policy), inspect(args.precision, args.threads)
-    floor = Floor(architecture(args.policy, folder), machine["precision"], machine["gflops"], machine["gbytes"])
+    floor = floor_of(architecture(args.policy, folder), machine)
     ids = prompts_of(folder, -(-max(args.batch) // GROUP))
     found = []
     for batch, tokens in sizes(args.batch, args.new_tokens):

@@ -23,14 +23,14 @@ from typing import Any
 
 import rollout
 import update
-from grpo_step import architecture, inspect, peaks, positive, require
 from published import ROOT, markdown, publish, watch
-from versus.floor import Floor
+from versus.command import architecture, exit_code, inspect, options, positive, require
+from versus.floor import floor_of, peaks
 from versus.rollout_sides import Work
 from versus.summary import chosen, compare, where
 from versus.workload import UpdateWorkload
 
-from posttrain.core.errors import PosttrainError, UserError
+from posttrain.core.errors import PosttrainError
 from posttrain.nets.architecture import Architecture
 from posttrain.policies.pretrained import resolve
 
@@ -43,32 +43,16 @@ PEERS = {"rollout": "transformers", "update": "TRL"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: measured; 1: not measured, for one reason on standard error; 2: wrong use."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", default="smollm2-135m", help="as in posttrain train (%(default)s)")
+    parser = options(__doc__)
     for name, values in VALUES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=positive, nargs="+", default=list(values),
                             help=f"({' '.join(map(str, values))})")
     parser.add_argument("--peer-tokens", type=int, default=3200,
                         help="prompts and completions together, beyond which peers do not run; 0: never (%(default)s)")
     parser.add_argument("--turns", type=positive, default=2, help="measured of each side (%(default)s)")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
-    parser.add_argument("--threads", type=positive, default=0, help="of each side (one per core)")
-    parser.add_argument("--timeout", type=positive, default=900, help="seconds for one turn (%(default)s)")
-    parser.add_argument("--anyway", action="store_true", help="print figures although other processes are at work")
     parser.add_argument("--draw", action="store_true", help="measure nothing, draw what was measured")
     args = parser.parse_args(argv)
-    try:
-        if not args.draw:
-            run(args)
-        if args.draw or not args.anyway:
-            draw_kept()
-    except PosttrainError as error:
-        print(f"scaling: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code("scaling", draw_kept if args.draw else lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -84,6 +68,8 @@ def run(args: argparse.Namespace) -> None:
              f"{where(machine, 'trl', 'transformers')}; {peaks(machine)}; others used {load:.2f} cores before the "
              "start."]
     publish("scaling", {"machine": machine, "sizes": found}, lines, args.anyway)
+    if not args.anyway:
+        draw_kept()
 
 
 def tokens_of(size: Mapping[str, int]) -> int:
@@ -108,7 +94,7 @@ class Bench:
         Raises:
             PosttrainError: a side failed, others disturbed every turn, or two sides did not do the same.
         """
-        floor = Floor(self.arch, self.machine["precision"], self.machine["gflops"], self.machine["gbytes"])
+        floor = floor_of(self.arch, self.machine)
         work = self.workload(size)
         sampling = Work("posttrain", str(self.folder), tuple(map(tuple, work.draw(1).prompts)), work.samples,
                         work.new_tokens, work.precision, work.threads, WARM)

@@ -17,9 +17,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from grpo_step import architecture, inspect, one_step, peaks, positive, require
 from published import markdown, publish, watch
-from versus.floor import Floor
+from versus.command import architecture, exit_code, inspect, one_step, options, positive, require
+from versus.floor import floor_of, peaks
 from versus.side import Side
 from versus.summary import Pair, check_same_work, chosen, compare, final_line, where
 from versus.workload import UpdateWorkload
@@ -35,34 +35,20 @@ HEADS = ("prompts", "samples", "prompt tokens", "new tokens", "posttrain, s", "T
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: measured; 1: not measured, for one reason on standard error; 2: wrong use."""
-    try:
-        run(parse(argv))
-    except PosttrainError as error:
-        print(f"update: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code("update", lambda: run(parse(argv)))
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--policy", default="smollm2-135m", help="as in posttrain train (%(default)s)")
+    parser = options(__doc__)
     for name, value in SIZES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=positive, nargs="+", default=[value],
                             help=f"one value, or several for a table ({value})")
     parser.add_argument("--steps", type=positive, default=5, help="measured, after a warm-up (%(default)s)")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-                        help="auto: bf16 where the processor multiplies it, else fp32")
-    parser.add_argument("--threads", type=positive, default=0, help="of each side (one per core)")
     parser.add_argument("--fixed-length", action="store_true", help="every completion has --new-tokens tokens")
     parser.add_argument("--trl-micro-batch", type=positive, help="completions in TRL's training passes (all)")
     parser.add_argument("--trl-checkpointing", action="store_true",
                         help="TRL recomputes activations: less memory, slower; its own default")
     parser.add_argument("--alone", action="store_true", help="posttrain only, where TRL would not fit")
-    parser.add_argument("--timeout", type=positive, default=1800, help="seconds for one update (%(default)s)")
-    parser.add_argument("--anyway", action="store_true", help="print figures although other processes are at work")
     return parser.parse_args(argv)
 
 
@@ -82,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     folder = resolve(args.policy)
     arch = architecture(args.policy, folder)
     machine = inspect(args.precision, args.threads)
-    floor = Floor(arch, machine["precision"], machine["gflops"], machine["gbytes"])
+    floor = floor_of(arch, machine)
     found = []
     for size in sizes(args):
         work = workload(args, size, folder, machine, arch.vocabulary)

@@ -10,8 +10,9 @@ program reaches 100%.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from posttrain.nets.architecture import Architecture
 
@@ -110,3 +111,13 @@ def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
 def triangle(n: int) -> int:
     """Pairs of a token with itself or an earlier one, among n."""
     return n * (n + 1) // 2
+
+
+def peaks(machine: Mapping[str, Any]) -> str:
+    """What floors were computed from."""
+    return f"peaks {machine['gflops']:.0f} GFLOP/s and {machine['gbytes']:.0f} GB/s"
+
+
+def floor_of(arch: Architecture, machine: Mapping[str, Any]) -> Floor:
+    """For a model on a machine as `versus.machine` found it."""
+    return Floor(arch, machine["precision"], machine["gflops"], machine["gbytes"])

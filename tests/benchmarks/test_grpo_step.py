@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import grpo_step
 import published
 import pytest
-from versus import floor, quiet
+from versus import command, floor, quiet
 from versus.channel import peak_bytes
 from versus.quiet import Usage
 from versus.side import Side
@@ -69,7 +69,7 @@ def test_a_busy_machine_gets_one_line_and_exit_code_1(monkeypatch, capsys):
 
 def test_what_is_not_installed_is_named():
     with pytest.raises(PosttrainError, match=r"no_such_package.*benchmarks"):
-        grpo_step.require("json", "no_such_package")
+        command.require("json", "no_such_package")
 
 
 # -------------------- the quiet machine
