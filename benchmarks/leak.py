@@ -28,7 +28,7 @@ MIB = 2**20
 WARM = 0.2  # of the notes, in which caches and pools still fill
 FEWEST = 8  # notes that a slope and its spread can be told from
 OPTIONS: dict[str, Any] = {
-    "policy": "tiny-char", "task": "char-addition", "precision": "fp32", "threads": 1, "prompts": 8, "samples": 8,
+    "policy": "tiny-char", "task": "char-addition", "precision": "fp32", "threads": 1, "prompts": 4, "samples": 4,
     "kl_coef": 0.0, "eval_problems": 50,
 }
 
