@@ -34,7 +34,7 @@ from posttrain.core.errors import PosttrainError
 from posttrain.nets.architecture import Architecture
 from posttrain.policies.pretrained import resolve
 
-VALUES = {"prompts": (4, 8, 16), "samples": (4, 8, 32), "prompt_tokens": (64, 256, 1024), "new_tokens": (32, 128, 512)}
+VALUES = {"prompts": (4, 8, 16), "samples": (4, 8, 32), "prompt_tokens": (64, 128, 1024), "new_tokens": (32, 128, 512)}
 WARM = 8  # tokens of each completion in the unmeasured first turn
 PLOT = "docs/pictures/scaling.png"
 HEADS = ("rollout: posttrain, tokens/s (of the floor)", "transformers", "GiB", "theirs", "update: posttrain", "TRL",

@@ -63,10 +63,14 @@ def test_sizes_that_cannot_be_are_refused(argv, size, field):
 
 
 def test_gradients_of_different_norm_void_the_comparison():
-    other = report(1.0)
-    update.check_same_norm(Pair(report(1.0), other | {"grad_norm": 1.04}))
-    with pytest.raises(PosttrainError, match="not the same update"):
-        update.check_same_norm(Pair(report(1.0), other | {"grad_norm": 1.2}))
+    def pair(norm, tokens):
+        return Pair(report(1.0, lengths=(tokens,)), report(1.0) | {"grad_norm": norm})
+
+    for norm, tokens in [(1.04, 1000), (1.09, 128)]:  # 5% of 512 tokens or more, 10% of a quarter of them
+        update.check_same_norm(pair(norm, tokens))
+    for norm, tokens in [(1.06, 1000), (1.12, 128), (0.89, 128)]:
+        with pytest.raises(PosttrainError, match="not the same update"):
+            update.check_same_norm(pair(norm, tokens))
 
 
 def test_a_row_has_a_cell_under_every_column():
