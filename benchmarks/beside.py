@@ -21,14 +21,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from learning import merged, run, write
+from learning import between, merged, run, write
 from reference import ROWS
 from seeds import machine, mean_interval
 from versus.peer_returns import Work
 from versus.side import environment
 
 ROOT = Path(__file__).parents[1]
-MARKS = ("<!-- begin beside -->", "<!-- end beside -->")
 KINDS = ("medium", "replay", "expert")
 ACTING, LOGGED = {"sac": "HalfCheetah-v4", "td3": "HalfCheetah-v4", "dqn": "CartPole-v1"}, ("td3-bc", "iql", "cql")
 LOGGED_ON = "Pendulum-v1"
@@ -78,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = table(result)
     print("\n".join(lines))
     page = ROOT / "docs/reference.md"
-    write(page, between(page.read_text(encoding="utf-8"), lines))
+    write(page, between(page.read_text(encoding="utf-8"), lines, "beside"))
     return 0
 
 
@@ -155,15 +154,6 @@ def told(returns: Sequence[float]) -> str:
     mean, half = mean_interval(returns)
     return (f"{mean:.4g}" + (f" ± {half:.3g}" if math.isfinite(half) else "")
             + f" ({', '.join(f'{x:.4g}' for x in returns)})")
-
-
-def between(page: str, lines: Sequence[str]) -> str:
-    """The page with these lines between the second pair of marks."""
-    head, begin, rest = page.partition(MARKS[0])
-    _, end, tail = rest.partition(MARKS[1])
-    if not (begin and end):
-        raise SystemExit(f"docs/reference.md: has no {' … '.join(MARKS)}")
-    return "\n".join([head + begin, *lines, end + tail])
 
 
 if __name__ == "__main__":

@@ -10,40 +10,25 @@ docs/benchmarks.md says what is held equal, what the numbers mean and what they 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from versus import quiet
-from versus.floor import Floor
-from versus.side import Side, environment
+from published import publish, watch
+from versus.command import architecture, exit_code, inspect, one_step, options, positive, require
+from versus.floor import floor_of, peaks
+from versus.side import Side
 from versus.summary import Pair, check_same_work, chosen, compare, final_line, step_lines, table
 from versus.workload import Workload
 
 from posttrain.core.errors import PosttrainError, UserError
-from posttrain.nets.architecture import Architecture, Unsupported, read_architecture
 from posttrain.policies.pretrained import resolve
-
-MACHINE_SECONDS = 300.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: measured; 1: not measured, for one reason on standard error; 2: wrong use."""
-    try:
-        run(parse(argv))
-    except PosttrainError as error:
-        print(f"grpo_step: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code("grpo_step", lambda: run(parse(argv)))
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -51,22 +36,15 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         UserError: options that do not fit one another.
     """
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--policy", default="smollm2-135m", help="as in posttrain train (%(default)s)")
+    parser = options(__doc__)
     parser.add_argument("--prompts", type=positive, default=8, help="prompts per step (%(default)s)")
     parser.add_argument("--samples", type=positive, default=8, help="completions per prompt (%(default)s)")
     parser.add_argument("--new-tokens", type=positive, default=24, help="longest completion (%(default)s)")
     parser.add_argument("--steps", type=positive, default=5, help="measured, after a warm-up (%(default)s)")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-                        help="auto: bf16 where the processor multiplies it, else fp32")
-    parser.add_argument("--threads", type=positive, default=0, help="of each side (one per core)")
     parser.add_argument("--fixed-length", action="store_true", help="nothing ends a completion early")
     parser.add_argument("--trl-micro-batch", type=positive, help="completions in TRL's training passes (all)")
     parser.add_argument("--trl-checkpointing", action="store_true",
                         help="TRL recomputes activations: less memory, slower; its own default")
-    parser.add_argument("--timeout", type=positive, default=1800, help="seconds for one step (%(default)s)")
-    parser.add_argument("--anyway", action="store_true", help="measure although other processes are at work")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to a new file")
     args = parser.parse_args(argv)
     rows = args.prompts * args.samples
     args.trl_micro_batch = args.trl_micro_batch or rows
@@ -74,87 +52,28 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         raise UserError(f"samples = {args.samples}: must be ≥ 2: a group of one has nothing to teach")
     if rows % args.trl_micro_batch:
         raise UserError(f"trl_micro_batch = {args.trl_micro_batch}: must divide prompts × samples = {rows}")
-    if args.json is not None and args.json.exists():
-        raise UserError(f"json = '{args.json}': exists already; name another file")
     return args
 
 
-def positive(text: str) -> int:
-    """A whole number ≥ 1, for argparse."""
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
-
-
 def run(args: argparse.Namespace) -> None:
-    """Measure and print."""
+    """Measure and publish."""
     require("trl", "psutil")
-    load = quiet.watch()
-    warning = busy_warning(load, quiet.LIMIT)
-    if warning and not args.anyway:
-        raise PosttrainError(f"{warning}; stop them, or report nevertheless with --anyway")
+    load = watch(args.anyway)
     folder = resolve(args.policy)
     arch = architecture(args.policy, folder)
     machine = inspect(args.precision, args.threads)
     pairs = measure(args, folder, machine)
     counted = chosen(pairs, args.anyway)
-    result = compare(counted, Floor(arch, machine["precision"], machine["gflops"], machine["gbytes"]).step)
+    result = compare(counted, floor_of(arch, machine).step)
     for side, first in (("posttrain", pairs[0].ours), ("TRL", pairs[0].theirs)):
         result[side]["first"] = first["seconds"]
-    if args.json is not None:
-        write(args.json, args, arch, machine, pairs, result)
-    print("\n".join(["", *step_lines(pairs), "", *table(result), ""]))
     ratios = ", ".join(f"{ratio:.2f}" for ratio in result["ratios"])
-    print(f"medians of {result['pairs']} steps; ratio of each: {ratios}; "
-          f"{peaks(machine)}")
-    if warning or result["disturbed"]:
-        print(f"WARNING: disturbed by other processes: {load:.2f} cores before the start, "
-              f"{result['disturbed']} of {result['pairs']} steps; these numbers do not count")
-    print(final_line(result, machine))
-
-
-def require(*packages: str) -> None:
-    """
-    Raises:
-        PosttrainError: naming what is not installed, and how to get it.
-    """
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise PosttrainError(f"not installed: {', '.join(missing)}; pip install -e '.[benchmarks]'")
-
-
-def architecture(policy: str, folder: Path) -> Architecture:
-    """The model's sizes.
-
-    Raises:
-        UserError: posttrain has no fast path for it, so that there is nothing to measure.
-    """
-    from transformers import AutoConfig
-
-    try:
-        return read_architecture(AutoConfig.from_pretrained(folder, local_files_only=True).to_dict())
-    except Unsupported as reason:
-        raise UserError(f"policy = {policy!r}: {reason}") from None
-
-
-def busy_warning(load: float, limit: float) -> str:
-    """Why this is no time to measure; empty when it is.  `load` in cores."""
-    return f"other processes use {load:.2f} cores, more than {limit:.2f}" if load > limit else ""
-
-
-def peaks(machine: dict[str, Any]) -> str:
-    """What the floor was computed from."""
-    return f"peaks {machine['gflops']:.0f} GFLOP/s and {machine['gbytes']:.0f} GB/s"
-
-
-def inspect(precision: str, threads: int) -> dict[str, Any]:
-    """What this machine is, and the versions that matter."""
-    command = [sys.executable, "-m", "versus.machine", precision, str(threads)]
-    found = subprocess.run(command, env=environment(threads), stdout=subprocess.PIPE, timeout=MACHINE_SECONDS,
-                           check=False, text=True)
-    if found.returncode:
-        raise PosttrainError(f"the machine could not be measured (exit code {found.returncode}, see above)")
-    return {**json.loads(found.stdout), "trl": version("trl"), "transformers": version("transformers")}
+    told = [f"medians of {result['pairs']} steps; ratio of each: {ratios}; {peaks(machine)}",
+            f"others used {load:.2f} cores before the start, and disturbed {result['disturbed']} of these steps",
+            final_line(result, machine)]
+    publish("grpo-step", {"options": vars(args), "machine": machine, "architecture": asdict(arch), "result": result,
+                          "steps": [asdict(pair) for pair in pairs]},
+            ["```", *step_lines(pairs), "", *table(result), "", *told, "```"], args.anyway)
 
 
 def measure(args: argparse.Namespace, folder: Path, machine: dict[str, Any]) -> list[Pair]:
@@ -180,27 +99,6 @@ def measure(args: argparse.Namespace, folder: Path, machine: dict[str, Any]) -> 
             print(f"step {step} of {args.steps}: posttrain {pairs[-1].ours['seconds']:.2f} s, "
                   f"TRL {pairs[-1].theirs['seconds']:.2f} s", file=sys.stderr, flush=True)
     return pairs
-
-
-def one_step(side: Side, timeout: float) -> dict[str, Any]:
-    """A side's report of its next step, with the load that others caused meanwhile, in cores."""
-    before = quiet.usage()
-    report: dict[str, Any] = side.step(timeout)
-    return {**report, "others": quiet.others(before, quiet.usage())}
-
-
-def write(path: Path, args: argparse.Namespace, arch: Architecture, machine: dict[str, Any],
-          pairs: list[Pair], result: dict[str, Any]) -> None:
-    """Everything measured, in a file that appears whole or not at all."""
-    options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    data = {"options": options, "machine": machine, "architecture": asdict(arch), "result": result,
-            "steps": [asdict(pair) for pair in pairs]}
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(data, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

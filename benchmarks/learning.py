@@ -184,12 +184,13 @@ def table(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def between(page: str, lines: Sequence[str]) -> str:
-    """The page with these lines between its two marks."""
-    head, begin, rest = page.partition(MARKS[0])
-    _, end, tail = rest.partition(MARKS[1])
+def between(page: str, lines: Sequence[str], of: str = "table") -> str:
+    """The page with these lines between its two marks of that name."""
+    marks = tuple(mark.replace("table", of) for mark in MARKS)
+    head, begin, rest = page.partition(marks[0])
+    _, end, tail = rest.partition(marks[1])
     if not (begin and end):
-        raise SystemExit(f"docs/: the page has no {' … '.join(MARKS)}")
+        raise SystemExit(f"docs/: the page has no {' … '.join(marks)}")
     return "\n".join([head + begin, *lines, end + tail])
 
 

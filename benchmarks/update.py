@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from grpo_step import architecture, busy_warning, inspect, one_step, peaks, positive, require
-from versus import quiet
-from versus.floor import Floor
+from published import markdown, publish, watch
+from versus.command import architecture, exit_code, inspect, one_step, options, positive, require
+from versus.floor import floor_of, peaks
 from versus.side import Side
-from versus.summary import Pair, check_same_work, chosen, compare, final_line
+from versus.summary import Pair, check_same_work, chosen, compare, final_line, where
 from versus.workload import UpdateWorkload
 
 from posttrain.core.errors import PosttrainError, UserError
@@ -29,38 +30,26 @@ from posttrain.policies.pretrained import resolve
 SIZES = {"prompts": 8, "samples": 8, "prompt_tokens": 46, "new_tokens": 24}
 SHARED = 0.65  # of a prompt: 30 of the 46 tokens of the task `addition` are the chat template's
 SAME_NORM = 0.05  # gradient norms of the same update differ by less, or the two computed different things
-COLUMNS = f"{'posttrain s':>12}{'TRL s':>9}{'ratio':>8}{'GiB':>8}{'TRL':>8}{'ratio':>8}{'floor':>8}{'TRL':>8}"
+ENOUGH = 512  # completion tokens for that: of fewer, rounding to bf16 leaves more, as one over the root of their number
+HEADS = ("prompts", "samples", "prompt tokens", "new tokens", "posttrain, s", "TRL, s", "TRL takes", "posttrain, GiB",
+         "TRL, GiB", "share of floor", "loss and gradient", "AdamW", "TRL's")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: measured; 1: not measured, for one reason on standard error; 2: wrong use."""
-    try:
-        run(parse(argv))
-    except PosttrainError as error:
-        print(f"update: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code("update", lambda: run(parse(argv)))
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--policy", default="smollm2-135m", help="as in posttrain train (%(default)s)")
+    parser = options(__doc__)
     for name, value in SIZES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=positive, nargs="+", default=[value],
                             help=f"one value, or several for a table ({value})")
     parser.add_argument("--steps", type=positive, default=5, help="measured, after a warm-up (%(default)s)")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-                        help="auto: bf16 where the processor multiplies it, else fp32")
-    parser.add_argument("--threads", type=positive, default=0, help="of each side (one per core)")
     parser.add_argument("--fixed-length", action="store_true", help="every completion has --new-tokens tokens")
     parser.add_argument("--trl-micro-batch", type=positive, help="completions in TRL's training passes (all)")
     parser.add_argument("--trl-checkpointing", action="store_true",
                         help="TRL recomputes activations: less memory, slower; its own default")
     parser.add_argument("--alone", action="store_true", help="posttrain only, where TRL would not fit")
-    parser.add_argument("--timeout", type=positive, default=1800, help="seconds for one update (%(default)s)")
-    parser.add_argument("--anyway", action="store_true", help="measure although other processes are at work")
     return parser.parse_args(argv)
 
 
@@ -74,23 +63,24 @@ def sizes(args: argparse.Namespace) -> Iterator[dict[str, int]]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure and print, size by size."""
+    """Measure size by size, and publish."""
     require(*(("psutil",) if args.alone else ("trl", "psutil")))
-    warning = busy_warning(quiet.watch(), quiet.LIMIT)
-    if warning and not args.anyway:
-        raise PosttrainError(f"{warning}; stop them, or report nevertheless with --anyway")
+    load = watch(args.anyway)
     folder = resolve(args.policy)
     arch = architecture(args.policy, folder)
     machine = inspect(args.precision, args.threads)
-    floor = Floor(arch, machine["precision"], machine["gflops"], machine["gbytes"])
-    print("".join(f"{name.replace('_', ' '):>14}" for name in SIZES) + COLUMNS)
+    floor = floor_of(arch, machine)
+    found = []
     for size in sizes(args):
-        pairs = chosen(measure(workload(args, size, folder, machine, arch.vocabulary), args), args.anyway)
-        result = compare(pairs, floor.update)
-        print("".join(f"{value:>14}" for value in size.values()) + row(result, args.alone), flush=True)
-        if not args.alone:
-            print(final_line(result, machine, "update"), file=sys.stderr)
-    print(f"medians of {args.steps} updates; {peaks(machine)}" + (f"; WARNING: {warning}" if warning else ""))
+        work = workload(args, size, folder, machine, arch.vocabulary)
+        pairs = measure(work, args.timeout, args.alone)
+        result = compare(chosen(pairs, args.anyway), floor.update)
+        found.append({"size": size, "alone": args.alone, "result": result, "steps": [asdict(pair) for pair in pairs]})
+        print("  ".join(row(found[-1])) if args.alone else final_line(result, machine, "update"), file=sys.stderr)
+    lines = [*markdown(HEADS, [row(one) for one in found]), "",
+             f"{args.policy}, medians of at most {args.steps} updates; {where(machine, 'trl')}; {peaks(machine)}; "
+             f"others used {load:.2f} cores before the start."]
+    publish("update", {"machine": machine, "sizes": found}, lines, args.anyway)
 
 
 def workload(args: argparse.Namespace, size: dict[str, int], folder: Path, machine: dict[str, Any],
@@ -111,22 +101,23 @@ def workload(args: argparse.Namespace, size: dict[str, int], folder: Path, machi
                           vocabulary=vocabulary)
 
 
-def measure(work: UpdateWorkload, args: argparse.Namespace) -> list[Pair]:
+def measure(work: UpdateWorkload, timeout: float, alone: bool) -> list[Pair]:
     """Pairs of updates, the warm-up first.  Who begins alternates.  Alone, a side is compared with itself.
 
     Raises:
         PosttrainError: a side failed, or the two did not compute the same.
     """
     with Side("posttrain", "versus.posttrain_update", work.dump(), work.threads) as ours:
-        ours.receive(args.timeout)
-        if args.alone:
-            return [Pair(report, report) for report in (one_step(ours, args.timeout) for _ in range(work.steps))]
+        if alone:
+            ours.receive(timeout)
+            return [Pair(report, report) for report in (one_step(ours, timeout) for _ in range(work.steps))]
         with Side("TRL", "versus.trl_update", work.dump(), work.threads) as theirs:
-            theirs.receive(args.timeout)
+            for side in (ours, theirs):
+                side.receive(timeout)
             pairs = []
             for step in range(work.steps):
                 order = (ours, theirs) if step % 2 else (theirs, ours)
-                rows = {side.name: one_step(side, args.timeout) for side in order}
+                rows = {side.name: one_step(side, timeout) for side in order}
                 pairs.append(Pair(rows["posttrain"], rows["TRL"]))
                 check_same_work(pairs[-1])
                 check_same_norm(pairs[-1])
@@ -139,17 +130,18 @@ def check_same_norm(pair: Pair) -> None:
         PosttrainError: the norms of the two gradients differ by more than rounding.
     """
     ours, theirs = pair.ours["grad_norm"], pair.theirs["grad_norm"]
-    if abs(ours - theirs) > SAME_NORM * theirs:
+    if abs(ours - theirs) > SAME_NORM * max(1.0, ENOUGH / sum(pair.ours["lengths"])) ** 0.5 * theirs:
         raise PosttrainError(f"gradient norms are {ours:.4g} and {theirs:.4g}: not the same update")
 
 
-def row(result: dict[str, Any], alone: bool) -> str:
-    """One size's medians, in the order of `COLUMNS`."""
-    a, b = result["posttrain"], result["TRL"]
-    if alone:
-        return f"{a['seconds']:>12.2f}{'':>17}{a['peak_gib']:>8.2f}{'':>16}{a['share']:>8.1%}"
-    return (f"{a['seconds']:>12.2f}{b['seconds']:>9.2f}{result['ratio_of_medians']:>8.2f}{a['peak_gib']:>8.2f}"
-            f"{b['peak_gib']:>8.2f}{result['memory_ratio']:>8.2f}{a['share']:>8.1%}{b['share']:>8.1%}")
+def row(found: Mapping[str, Any]) -> list[str]:
+    """One size's medians, in the order of `HEADS`; nothing of TRL where it did not run."""
+    a, b = found["result"]["posttrain"], found["result"]["TRL"]
+    theirs = [f"{b['seconds']:.2f}", f"{found['result']['ratio_of_medians']:.2f}×", f"{b['peak_gib']:.2f}",
+              f"{b['share']:.1%}"]
+    seconds, ratio, gib, share = [""] * len(theirs) if found["alone"] else theirs
+    return [*map(str, found["size"].values()), f"{a['seconds']:.2f}", seconds, ratio, f"{a['peak_gib']:.2f}", gib,
+            f"{a['share']:.1%}", f"{a['share, loss and gradient']:.1%}", f"{a['share, optimizer']:.1%}", share]
 
 
 if __name__ == "__main__":

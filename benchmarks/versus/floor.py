@@ -10,11 +10,13 @@ program reaches 100%.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from posttrain.nets.architecture import Architecture
 
+Least = Callable[[Sequence[Sequence[int]], Sequence[int]], float]  # seconds, from prompts' ids and lengths
 PASSES = 3  # in training: forward, and twice that backward
 OPTIMIZER_BYTES = 28  # of each weight: gradient, master and both averages read, the last three written; fp32
 
@@ -28,19 +30,28 @@ class Floor:
     gflops: float  # highest rate of a matrix product
     gbytes: float  # highest rate of moving memory, GB/s
 
+    @property
+    def update(self) -> dict[str, Least]:
+        """By stage: loss and gradient, AdamW."""
+        return {"loss and gradient": self.gradient, "optimizer": self.optimizer}
+
+    @property
+    def step(self) -> dict[str, Least]:
+        """By stage: all of a GRPO step."""
+        return {"rollout": self.rollout, **self.update}
+
     def rollout(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> float:
         """Arithmetic, or reading the weights for every token of the longest completion, whichever is longer."""
         reading = max(lengths) * self.weights * self._width / (self.gbytes * 1e9)
         return max(pass_flop(self.arch, prompts, lengths) / (self.gflops * 1e9), reading)
 
-    def update(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> float:
-        """Loss, gradient and AdamW."""
-        gradient = PASSES * pass_flop(self.arch, prompts, lengths) / (self.gflops * 1e9)
-        return gradient + self.weights * (OPTIMIZER_BYTES + self._shadow) / (self.gbytes * 1e9)
+    def gradient(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> float:
+        """Arithmetic, forward and backward."""
+        return PASSES * pass_flop(self.arch, prompts, lengths) / (self.gflops * 1e9)
 
-    def step(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> float:
-        """All of a GRPO step."""
-        return self.rollout(prompts, lengths) + self.update(prompts, lengths)
+    def optimizer(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> float:
+        """AdamW moves every weight's numbers, whatever it learnt from."""
+        return self.weights * (OPTIMIZER_BYTES + self._shadow) / (self.gbytes * 1e9)
 
     @property
     def weights(self) -> int:
@@ -100,3 +111,13 @@ def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
 def triangle(n: int) -> int:
     """Pairs of a token with itself or an earlier one, among n."""
     return n * (n + 1) // 2
+
+
+def peaks(machine: Mapping[str, Any]) -> str:
+    """What floors were computed from."""
+    return f"peaks {machine['gflops']:.0f} GFLOP/s and {machine['gbytes']:.0f} GB/s"
+
+
+def floor_of(arch: Architecture, machine: Mapping[str, Any]) -> Floor:
+    """For a model on a machine as `versus.machine` found it."""
+    return Floor(arch, machine["precision"], machine["gflops"], machine["gbytes"])

@@ -8,6 +8,7 @@ it leaves: transformers and vLLM return no log-probabilities, posttrain always h
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 from posttrain.core.runtime import configure_process
 from versus.channel import Channel, peak_bytes
 
-Turn = Callable[[int], int]  # seed -> tokens sampled
+Turn = Callable[[int, int], int]  # seed, tokens of each row -> tokens sampled
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Work:
     new_tokens: int
     precision: str  # fp32 or bf16
     threads: int
+    warm_tokens: int = 0  # instead of new_tokens in the first turn, which warms up; 0: as many
 
     def dump(self) -> str:
         return json.dumps(asdict(self))
@@ -50,10 +52,10 @@ def posttrain(work: Work) -> Turn:
 
     engine = load_language_model(Path(work.folder), max_new_tokens=work.new_tokens, precision=work.precision).engine
     engine.update()
-    sampling = Sampling(max_new_tokens=work.new_tokens)
 
-    def turn(seed: int) -> int:
-        found = engine.generate(work.prompts, work.samples, sampling, torch.Generator().manual_seed(seed))
+    def turn(seed: int, tokens: int) -> int:
+        found = engine.generate(work.prompts, work.samples, Sampling(max_new_tokens=tokens),
+                                torch.Generator().manual_seed(seed))
         return int(found.lengths.sum())
 
     return turn
@@ -70,11 +72,11 @@ def transformers(work: Work) -> Turn:
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in work.prompts])
 
     @torch.inference_mode()
-    def turn(seed: int) -> int:
+    def turn(seed: int, tokens: int) -> int:
         torch.manual_seed(seed)
         out = model.generate(ids, attention_mask=mask, do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-                             num_return_sequences=work.samples, max_new_tokens=work.new_tokens,
-                             min_new_tokens=work.new_tokens, pad_token_id=0)
+                             num_return_sequences=work.samples, max_new_tokens=tokens,
+                             min_new_tokens=tokens, pad_token_id=0)
         return int((out.shape[1] - longest) * len(out))
 
     return turn
@@ -91,8 +93,8 @@ def vllm(work: Work) -> Turn:
               enable_prefix_caching=True, disable_log_stats=True)
     prompts = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in work.prompts]
 
-    def turn(seed: int) -> int:
-        params = SamplingParams(n=work.samples, temperature=1.0, seed=seed, max_tokens=work.new_tokens,
+    def turn(seed: int, tokens: int) -> int:
+        params = SamplingParams(n=work.samples, temperature=1.0, seed=seed, max_tokens=tokens,
                                 ignore_eos=True, detokenize=False)
         return sum(len(one.token_ids) for found in llm.generate(prompts, params, use_tqdm=False)
                    for one in found.outputs)
@@ -110,14 +112,14 @@ def main(work: Work) -> None:
 
     torch.set_num_threads(work.threads)
     turn = SIDES[work.side](work)
-    turn(0)
-    channel.send(ready=True)
+    turn(0, work.warm_tokens or work.new_tokens)
+    channel.send(version=importlib.import_module(work.side).__version__)
     seed = 0
     while True:
         channel.wait()
         seed += 1
         began = time.perf_counter()
-        tokens = turn(seed)
+        tokens = turn(seed, work.new_tokens)
         channel.send(seconds=time.perf_counter() - began, tokens=tokens, peak_bytes=peak_bytes())
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan, nan
 from statistics import median
 from typing import Any
 
 from posttrain.core.errors import PosttrainError
 from versus import quiet
+from versus.floor import Least
 
-STAGES = ("rollout", "loss and gradient", "optimizer", "weights to engine", "rest")
+LEAST = ("rollout", "loss and gradient", "optimizer")  # that have a floor
+STAGES = (*LEAST, "weights to engine", "rest")
 GIB = 2**30
-Least = Callable[[Sequence[Sequence[int]], Sequence[int]], float]  # seconds, from prompts' ids and lengths
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,13 @@ def chosen(pairs: Sequence[Pair], anyway: bool) -> list[Pair]:
     return kept
 
 
-def summarise(steps: Sequence[dict[str, Any]], least: Least) -> dict[str, float]:
-    """One side's medians over steps; `steps` as reported, `least` the time that each needs on this machine."""
+def summarise(steps: Sequence[dict[str, Any]], least: Mapping[str, Least]) -> dict[str, float]:
+    """One side's medians over steps; `steps` as reported, `least` the time that each stage needs on this machine."""
     def middle(values: Sequence[float]) -> float:
         return float(median(values))
 
-    floors = [least(s["prompts"], s["lengths"]) for s in steps]
+    floors = {stage: [of(s["prompts"], s["lengths"]) for s in steps] for stage, of in least.items()}
+    whole = [sum(one) for one in zip(*floors.values(), strict=True)]
     row = {"seconds": middle([s["seconds"] for s in steps]), "fastest": min(s["seconds"] for s in steps),
            "slowest": max(s["seconds"] for s in steps)}
     row |= {stage: middle([s["stages"].get(stage, 0.0) for s in steps]) for stage in STAGES}
@@ -72,12 +75,19 @@ def summarise(steps: Sequence[dict[str, Any]], least: Least) -> dict[str, float]
         "length": sum(sum(s["lengths"]) for s in steps) / sum(len(s["lengths"]) for s in steps),
         "ms_per_token": middle([1000 * s["seconds"] / sum(s["lengths"]) for s in steps]),
         "grad_norm": middle([s["grad_norm"] for s in steps]),
-        "floor": middle(floors),
-        "share": middle([floor / s["seconds"] for floor, s in zip(floors, steps, strict=True)]),
+        "floor": middle(whole), "share": middle(shares(whole, [s["seconds"] for s in steps])),
+        **{f"floor, {stage}": middle(each) for stage, each in floors.items()},
+        **{f"share, {stage}": middle(shares(each, [s["stages"].get(stage, nan) for s in steps]))
+           for stage, each in floors.items()},
     }
 
 
-def compare(pairs: Sequence[Pair], least: Least) -> dict[str, Any]:
+def shares(floors: Sequence[float], seconds: Sequence[float]) -> list[float]:
+    """Of the floor reached: NaN where a stage was not timed."""
+    return [floor / taken for floor, taken in zip(floors, seconds, strict=True)]
+
+
+def compare(pairs: Sequence[Pair], least: Mapping[str, Least]) -> dict[str, Any]:
     """Both sides' medians, and how they relate."""
     ours, theirs = ([getattr(pair, side) for pair in pairs] for side in ("ours", "theirs"))
     a, b = summarise(ours, least), summarise(theirs, least)
@@ -93,7 +103,10 @@ ROWS = (  # label, key, format
     ("first step (warm-up)", "first", "{:.2f}"), ("peak memory, GiB", "peak_gib", "{:.2f}"),
     ("completion tokens per step", "tokens", "{:.0f}"), ("mean completion, tokens", "length", "{:.1f}"),
     ("ms per completion token", "ms_per_token", "{:.2f}"), ("gradient norm", "grad_norm", "{:.3g}"),
-    ("floor, seconds", "floor", "{:.2f}"), ("share of the floor reached", "share", "{:.1%}"),
+    ("floor, seconds", "floor", "{:.2f}"),
+    *((f"  {stage}", f"floor, {stage}", "{:.2f}") for stage in LEAST),
+    ("share of the floor reached", "share", "{:.1%}"),
+    *((f"  {stage}", f"share, {stage}", "{:.1%}") for stage in LEAST),
 )
 
 
@@ -101,9 +114,14 @@ def table(result: dict[str, Any]) -> list[str]:
     """Medians side by side."""
     lines = [f"{'':<28}{'posttrain':>12}{'TRL':>12}"]
     for label, key, form in ROWS:
-        cells = (form.format(result[side][key]) for side in ("posttrain", "TRL"))
+        cells = (shown(result[side][key], form) for side in ("posttrain", "TRL"))
         lines.append(f"{label:<28}" + "".join(f"{cell:>12}" for cell in cells))
     return lines
+
+
+def shown(value: float, form: str) -> str:
+    """The number, or a dash where there is none."""
+    return "–" if isnan(value) else form.format(value)
 
 
 def step_lines(pairs: Sequence[Pair]) -> list[str]:
@@ -117,12 +135,16 @@ def step_lines(pairs: Sequence[Pair]) -> list[str]:
     return lines
 
 
+def where(machine: Mapping[str, Any], *others: str) -> str:
+    """The machine of one side and the versions of what ran on it; `others`: names in `machine` beside torch."""
+    cores = f"{machine['threads']} core{'s' * (machine['threads'] > 1)}"
+    told = ", ".join(f"{name} {machine[name]}" for name in ("torch", *others) if name in machine)
+    return f"{cores}, {machine['instructions']}, {machine['precision']}, {told}"
+
+
 def final_line(result: dict[str, Any], machine: dict[str, Any], of: str = "step") -> str:
     """The whole result in one line; `of`: what the seconds are of."""
     a, b, ratio = result["posttrain"], result["TRL"], result["ratio_of_medians"]
     speed = f"{ratio:.1f}× faster" if ratio >= 1 else f"{1 / ratio:.1f}× slower"
-    cores = f"{machine['threads']} core{'s' * (machine['threads'] > 1)}"
-    where = (f"{cores}, {machine['instructions']}, {machine['precision']}, "
-             f"torch {machine['torch']}, trl {machine['trl']}")
     return (f"posttrain {a['seconds']:.3g} s/{of}, {a['peak_gib']:.1f} GiB; TRL {b['seconds']:.3g} s/{of}, "
-            f"{b['peak_gib']:.1f} GiB: {speed}, {result['memory_ratio']:.2f}× memory ({where})")
+            f"{b['peak_gib']:.1f} GiB: {speed}, {result['memory_ratio']:.2f}× memory ({where(machine, 'trl')})")

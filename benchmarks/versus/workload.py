@@ -64,9 +64,10 @@ class UpdateWorkload(Workload):
     prompt_tokens: int = 46  # of each prompt: the task's through the model's chat template
     shared_tokens: int = 30  # that all prompts begin with: the template's own
     vocabulary: int = 49152
+    warm_tokens: int = 0  # instead of new_tokens in the first step, which warms up; 0: as many
 
     def draw(self, step: int) -> Drawn:
-        """The same on both sides.  Completions have new_tokens / 3 … new_tokens tokens unless their length is fixed."""
+        """The same on both sides.  Completions have a third of the longest's tokens, or more; all, if told to."""
         random = Random(f"{self.seed}/{step}")
 
         def ids(count: int) -> list[int]:
@@ -74,9 +75,10 @@ class UpdateWorkload(Workload):
 
         shared = ids(self.shared_tokens)
         rows = self.prompts * self.samples
-        shortest = self.new_tokens if self.fixed_length else max(1, self.new_tokens // 3)
+        longest = self.new_tokens if step else self.warm_tokens or self.new_tokens
+        shortest = longest if self.fixed_length else max(1, longest // 3)
         return Drawn([shared + ids(self.prompt_tokens - self.shared_tokens) for _ in range(self.prompts)],
-                     [ids(random.randint(shortest, self.new_tokens)) for _ in range(rows)],
+                     [ids(random.randint(shortest, longest)) for _ in range(rows)],
                      [random.random() for _ in range(rows)])
 
 

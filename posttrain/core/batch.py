@@ -188,10 +188,12 @@ class Groups(Batch):
     """Several answers to each prompt, or episodes from each start; a unit is a group.
 
     Columns that a source adds in `extra`: answer [B] long, which final answer a row gives, counted within its group;
-    token [B, T] long, which decision was made; when [B, T] long, in which pass of the sampler, where one makes
-    several; choice [B, T] long, what a schedule chose for that pass; given [B] bool, the row was not sampled by the
-    policy but given; process [B] in [0, 1], what a scorer of steps says, where the task has one; environment [B] long
-    and begun [B] bool, which of a run's environments a row is a stretch of, and whether its episode begins there.
+    token [B, T] long, which decision was made; log_kept [B, T], its log-probability that the sampler recorded less that
+    of what it was drawn from, where truncation or bias make the two differ; when [B, T] long, in which pass of the
+    sampler, where one makes several; choice [B, T] long, what a schedule chose for that pass; given [B] bool, the row
+    was not sampled by the policy but given; process [B] in [0, 1], what a scorer of steps says, where the task has one;
+    environment [B] long and begun [B] bool, which of a run's environments a row is a stretch of, and whether its
+    episode begins there.
 
     To a method of control that learns from both what it does and what is logged, a source gives each decision beside
     `given` what `Transitions` says of it: obs, action, next_obs [B, T, ...] and terminated [B, T] bool; and noise

@@ -47,6 +47,11 @@ class Sampling:
                 raise UserError(f"logit_bias = {(token, bias)!r}: must be a token id ≥ 0 and a finite number")
 
     @property
+    def reshapes(self) -> bool:
+        """Whether q may differ from p, at a temperature above 0."""
+        return bool(self.top_p < 1 or self.top_k or self.min_p or self.bad_words or self.logit_bias)
+
+    @property
     def memory(self) -> int:
         """Tokens before a new one that decide which tokens are allowed."""
         return max((len(word) - 1 for word in self.bad_words), default=0)

@@ -56,6 +56,7 @@ class Answer:
     tokens: list[int]
     scored: Scored
     logp: list[float] | None = None  # of each token as the sampler recorded it; None: the answer was given
+    log_kept: Sequence[float] = ()  # log p − log q of each, where q may differ from p; see `Completions`
     finished: bool = True
     beyond: tuple[int, ...] = ()  # what a canvas holds after them
     when: tuple[int, ...] = ()  # the pass that decided each token of a canvas
@@ -147,6 +148,8 @@ class Source(ABC):
         tokens = torch.tensor([padded([*a.tokens, *a.beyond], width) for a in answers])
         logp = torch.tensor([(a.logp or [math.nan] * len(a.tokens)) + [0.0] * (width - len(a.tokens)) for a in answers])
         extra = {"answer": answer_ids([a.text for a in answers], unit), "token": tokens * mask, "given": given}
+        if any(a.log_kept for a in answers):
+            extra["log_kept"] = torch.tensor([padded(a.log_kept, width) for a in answers])
         if any(a.when for a in answers):
             extra["when"] = torch.tensor([padded(a.when or range(len(a.tokens)), width) for a in answers])
         if any(a.choice for a in answers):
@@ -165,7 +168,7 @@ class Source(ABC):
                       extra=extra)
 
 
-def padded(numbers: Iterable[int], width: int) -> list[int]:
+def padded(numbers: Iterable[float], width: int) -> list[float]:
     """So many numbers, zeros at the end."""
     row = list(numbers)
     return row + [0] * (width - len(row))
@@ -217,11 +220,12 @@ class GroupSource(Source):
             some = [i for i, pick in enumerate(picks) if pick.samples == samples]
             out = self.engine.generate([ids[i] for i in some], samples, self.sampling, generator)
             canvas = [[()] * len(out.tokens) if x is None else map(tuple, x.tolist()) for x in (out.when, out.choice)]
-            rows = zip(out.tokens.tolist(), out.logp.tolist(), out.lengths.tolist(), out.finished.tolist(), *canvas,
-                       strict=True)
-            sampled += [Answer(some[k // samples], "", tokens[:n], UNSCORED, logp[:n], finished,
-                               tuple(tokens[n:]) if when else (), when, choice)
-                        for k, (tokens, logp, n, finished, when, choice) in enumerate(rows)]
+            reshaped = self.sampling.reshapes and out.when is None  # a canvas is not scored as it was drawn
+            rows = zip(out.tokens.tolist(), out.logp.tolist(), out.log_kept.tolist(), out.lengths.tolist(),
+                       out.finished.tolist(), *canvas, strict=True)
+            sampled += [Answer(some[k // samples], "", tokens[:n], UNSCORED, logp[:n], kept[:n] if reshaped else (),
+                               finished, tuple(tokens[n:]) if when else (), when, choice)
+                        for k, (tokens, logp, kept, n, finished, when, choice) in enumerate(rows)]
         sampled.sort(key=lambda answer: answer.prompt)
         texts = [self.prompter.decode(answer.tokens) for answer in sampled]
         scored = self.scorer([picks[answer.prompt].problem for answer in sampled], texts)

@@ -1,9 +1,12 @@
 """The correction for a sampler that is not quite the policy: a weight on every sampled decision's gradient.
 
-    r_t = π_old(a_t) / μ_t(a_t)                         μ: what the sampler recorded
+    r_t = π_old(a_t) / μ_t(a_t)                         μ: what the token was drawn from
     w_t = min(r_t, C)                                   truncate
     w_t = r_t · 1[1/C ≤ r_t ≤ C]                        mask
     ∇L  = Σ_t w_t · ∂L/∂log π(a_t) · ∇log π(a_t)
+
+Where truncation or bias make the sampler's q another than the p that it recorded, log μ is log p − `log_kept`: a token
+out of a set that holds the mass m of p weighs m.  What the set left out is never sampled, and no weight brings it back.
 
 In a loss that is a sum over decisions this is the weight on each summand; values and metrics stay as they are.  It sits
 on log π, where every method meets the policy, so no method knows of it.  What a method takes over all choices at once,
@@ -44,7 +47,8 @@ class Corrected:
             return score
         here = score.log_prob.detach()
         sampled = batch.mask & ~batch.logp_behaviour.isnan()  # what was given has no sampler to correct for
-        log_ratio = (here if batch.logp_old is None else batch.logp_old) - batch.logp_behaviour
+        drawn = batch.logp_behaviour - batch.extra.get("log_kept", torch.zeros(()))  # log μ
+        log_ratio = (here if batch.logp_old is None else batch.logp_old) - drawn
         weight = torch.where(sampled, self.weight(torch.where(sampled, log_ratio, 0.0)), 1.0)
         self._note(log_ratio[sampled], weight[sampled])
         return score._replace(log_prob=here + weight * (score.log_prob - here))

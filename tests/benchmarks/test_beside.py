@@ -40,7 +40,7 @@ def test_table() -> None:
     # mean −110, deviation 10, half width 4.303 · 10 / √3 = 24.8; one seed has no interval
     assert lines[2] == ("| `iql medium` | Pendulum-v1, 5,000 updates | -110 ± 24.8 (-100, -110, -120) | -100 (-100) "
                         "| d3rlpy | 2, 4 |")
-    beside.between((beside.ROOT / "docs/reference.md").read_text(encoding="utf-8"), lines)
+    beside.between((beside.ROOT / "docs/reference.md").read_text(encoding="utf-8"), lines, "beside")
 
 
 def test_speed_is_of_the_median_turn() -> None:

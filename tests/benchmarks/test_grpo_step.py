@@ -1,15 +1,17 @@
 """What the comparison computes from what was measured; no timing."""
 
 import time
+from contextlib import nullcontext
 
 import grpo_step
+import published
 import pytest
-from versus import floor, quiet
+from versus import command, floor, quiet
 from versus.channel import peak_bytes
 from versus.quiet import Usage
 from versus.side import Side
 from versus.stopwatch import Stopwatch, tap
-from versus.summary import Pair, check_same_work, chosen, compare, final_line, step_lines, table
+from versus.summary import LEAST, Pair, check_same_work, chosen, compare, final_line, step_lines, table
 from versus.workload import RandomReward, Workload, draw_reward
 
 from posttrain.core.errors import PosttrainError, UserError
@@ -48,14 +50,6 @@ def test_options_that_cannot_be_are_refused(argv, field):
         grpo_step.parse(argv)
 
 
-def test_a_file_that_exists_is_not_overwritten(tmp_path):
-    file = tmp_path / "result.json"
-    file.write_text("precious")
-    with pytest.raises(UserError, match="exists already"):
-        grpo_step.parse(["--json", str(file)])
-    assert file.read_text() == "precious"
-
-
 @pytest.mark.parametrize("argv", [["--steps", "0"], ["--precision", "int8"], ["--prompts", "many"]])
 def test_values_out_of_range_are_wrong_use(argv):
     with pytest.raises(SystemExit, match="2"):
@@ -75,7 +69,7 @@ def test_a_busy_machine_gets_one_line_and_exit_code_1(monkeypatch, capsys):
 
 def test_what_is_not_installed_is_named():
     with pytest.raises(PosttrainError, match=r"no_such_package.*benchmarks"):
-        grpo_step.require("json", "no_such_package")
+        command.require("json", "no_such_package")
 
 
 # -------------------- the quiet machine
@@ -91,8 +85,11 @@ def test_rounding_never_gives_negative_load():
 
 
 @pytest.mark.parametrize(("load", "busy"), [(0.10, False), (0.11, True)])
-def test_a_tenth_of_a_core_is_the_limit(load, busy):
-    assert bool(grpo_step.busy_warning(load, quiet.LIMIT)) == busy
+def test_a_tenth_of_a_core_is_the_limit(load, busy, monkeypatch):
+    monkeypatch.setattr(quiet, "watch", lambda: load)
+    assert published.watch(anyway=True) == load
+    with pytest.raises(PosttrainError, match=r"use 0\.11 cores") if busy else nullcontext():
+        assert published.watch(anyway=False) == load
 
 
 def test_own_work_is_counted_as_own():
@@ -131,16 +128,19 @@ def test_the_least_time_of_each_stage():
     bf16 = floor.Floor(ARCH, "bf16", flop / 2e9, 208e-9)
     assert bf16.weights == 208
     assert bf16.rollout(prompts, lengths) == pytest.approx(10)
-    assert bf16.update(prompts, lengths) == pytest.approx(3 * 2 + 30)
-    assert bf16.step(prompts, lengths) == pytest.approx(46)
-    assert floor.Floor(ARCH, "fp32", flop / 2e9, 208e-9).step(prompts, lengths) == pytest.approx(20 + 6 + 28)
+    assert bf16.gradient(prompts, lengths) == pytest.approx(3 * 2)
+    assert bf16.optimizer(prompts, lengths) == pytest.approx(30)
+    assert list(bf16.step) == ["rollout", *bf16.update] == ["rollout", "loss and gradient", "optimizer"]
+    fp32 = floor.Floor(ARCH, "fp32", flop / 2e9, 208e-9)
+    assert [least(prompts, lengths) for least in fp32.step.values()] == pytest.approx([20, 6, 28])
     assert floor.Floor(ARCH, "fp32", flop / 30e9, 208e-9).rollout(prompts, lengths) == pytest.approx(30)
 
 
 def test_medians_ratios_and_shares():
     pairs = [Pair(report(1.0, gib=2), report(4.0, gib=3)), Pair(report(2.0, gib=2.5), report(6.0, gib=5)),
              Pair(report(4.0, gib=2), report(20.0, gib=4))]
-    result = compare(pairs, lambda prompts, lengths: float(len(prompts)))  # a machine that needs one second
+    least = {"rollout": lambda prompts, lengths: 0.75, "rest": lambda prompts, lengths: 0.25}  # one second in all
+    result = compare(pairs, least)
     assert result["posttrain"]["seconds"] == 2.0
     assert result["TRL"]["seconds"] == 6.0
     assert result["ratio_of_medians"] == 3.0
@@ -148,6 +148,8 @@ def test_medians_ratios_and_shares():
     assert result["memory_ratio"] == 0.5  # the highest of all steps: 2.5 and 5 GiB
     assert result["posttrain"]["share"] == pytest.approx(0.5)  # medians of 1, 1/2, 1/4
     assert result["posttrain"]["rollout"] == 1.0
+    assert result["posttrain"]["share, rollout"] == pytest.approx(0.75)  # 0.75 of half of 1, 2 and 4 s
+    assert result["posttrain"]["share, rest"] == pytest.approx(2.5)  # reported as 0.1 s, whatever the step took
     assert result["posttrain"]["optimizer"] == 0.0  # a stage that nobody reported took no time
     assert result["posttrain"]["length"] == 4.0
     assert result["posttrain"]["ms_per_token"] == 250.0
@@ -168,9 +170,7 @@ def test_unequal_work_voids_the_comparison(other):
 
 
 def test_what_is_printed():
-    def least(prompts, lengths):
-        return 1.0
-
+    least = {stage: lambda prompts, lengths: 1.0 for stage in LEAST}
     pairs = [Pair(report(7.06, gib=2.9), report(31.04, gib=8.2, load=0.4))] * 2
     result = compare(pairs, least)
     assert final_line(result, MACHINE) == (
@@ -180,7 +180,11 @@ def test_what_is_printed():
     assert [line.endswith("disturbed") for line in step_lines(pairs)] == [False, True, True]
     for side in ("posttrain", "TRL"):
         result[side]["first"] = 9.0
-    assert any(line.split() == ["optimizer", "0.00", "0.00"] for line in table(result))
+    lines = [line.split() for line in table(result)]
+    assert ["optimizer", "0.00", "0.00"] in lines
+    assert ["floor,", "seconds", "3.00", "3.00"] in lines
+    assert ["rollout", "28.3%", "6.4%"] in lines  # of 7.06 / 2 and 31.04 / 2 s
+    assert ["optimizer", "–", "–"] in lines  # not timed: no share
 
 
 # -------------------- the two sides

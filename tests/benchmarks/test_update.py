@@ -1,5 +1,7 @@
 """The update alone: both sides are given the same, and what is told of them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import update
@@ -61,14 +63,29 @@ def test_sizes_that_cannot_be_are_refused(argv, size, field):
 
 
 def test_gradients_of_different_norm_void_the_comparison():
-    other = report(1.0)
-    update.check_same_norm(Pair(report(1.0), other | {"grad_norm": 1.04}))
-    with pytest.raises(PosttrainError, match="not the same update"):
-        update.check_same_norm(Pair(report(1.0), other | {"grad_norm": 1.2}))
+    def pair(norm, tokens):
+        return Pair(report(1.0, lengths=(tokens,)), report(1.0) | {"grad_norm": norm})
+
+    for norm, tokens in [(1.04, 1000), (1.09, 128)]:  # 5% of 512 tokens or more, 10% of a quarter of them
+        update.check_same_norm(pair(norm, tokens))
+    for norm, tokens in [(1.06, 1000), (1.12, 128), (0.89, 128)]:
+        with pytest.raises(PosttrainError, match="not the same update"):
+            update.check_same_norm(pair(norm, tokens))
 
 
 def test_a_row_has_a_cell_under_every_column():
-    result = compare([Pair(report(2.0, gib=1), report(9.0, gib=4))], lambda prompts, lengths: 1.0)
-    assert update.row(result, alone=False).split() == ["2.00", "9.00", "4.50", "1.00", "4.00", "0.25", "50.0%", "11.1%"]
-    assert update.row(result, alone=True).split() == ["2.00", "1.00", "50.0%"]
-    assert len(update.row(result, alone=False)) == len(update.COLUMNS)
+    pair = Pair(report(2.0, gib=1), report(9.0, gib=4))
+    stages = {"loss and gradient": 1.0, "optimizer": 0.5}
+    pair = Pair(pair.ours | {"stages": stages}, pair.theirs)
+    least = {"loss and gradient": lambda prompts, lengths: 0.5, "optimizer": lambda prompts, lengths: 0.1}
+    found = {"size": update.SIZES, "alone": False, "result": compare([pair], least)}
+    # floor 0.6 s: 30% of 2, 6.7% of 9; of the gradient 0.5 / 1, of AdamW 0.1 / 0.5
+    assert update.row(found)[4:] == ["2.00", "9.00", "4.50×", "1.00", "4.00", "30.0%", "50.0%", "20.0%", "6.7%"]
+    assert update.row(found | {"alone": True})[4:] == ["2.00", "", "", "1.00", "", "30.0%", "50.0%", "20.0%", ""]
+    assert len(update.row(found)) == len(update.HEADS)
+
+
+def test_the_first_update_may_be_short():
+    work = replace(WORK, warm_tokens=3, fixed_length=True)
+    assert {len(row) for row in work.draw(0).completions} == {3}
+    assert {len(row) for row in work.draw(1).completions} == {9}

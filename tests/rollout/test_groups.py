@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny_folder import write_tiny_folder
+from torch.testing import assert_close
 from toy import sequences
 
 from posttrain.core.errors import PosttrainError
@@ -69,6 +70,18 @@ def test_a_step_depends_on_its_number_and_seed_alone(model: LanguageModel) -> No
     assert torch.equal(second.batch.logp_behaviour, alone.batch.logp_behaviour)
     assert source(model, seed=1).next(1).completions != alone.completions
     assert source(model).next(2).completions != alone.completions
+
+
+def test_what_truncation_kept_is_passed_on(model: LanguageModel) -> None:
+    """All tokens but the three likeliest are cut: q = p / m in that set, whose mass m the training pass knows too."""
+    plain, made = source(model), source(model)
+    made.sampling = replace(made.sampling, top_k=3)
+    assert "log_kept" not in plain.next(0).batch.extra
+    batch = made.next(0).batch
+    predicted = model.policy.predict(batch)(torch.arange(int(batch.mask.sum())))  # [decisions, V]
+    kept = predicted.exp().topk(3).values.sum(1).log()
+    assert_close(batch.extra["log_kept"][batch.mask], kept, rtol=0, atol=1e-5)
+    assert (batch.extra["log_kept"][~batch.mask] == 0).all()
 
 
 def test_failed_rows_are_dropped_and_counted(model: LanguageModel) -> None:

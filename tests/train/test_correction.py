@@ -64,6 +64,15 @@ def test_no_weight_where_nothing_was_sampled() -> None:
     assert after.models.policy.policy.metrics() == {"weight": 2.0, "weight_cut": 1.0}
 
 
+def test_a_truncated_sampler_s_probability_is_what_it_drew_from() -> None:
+    """The first row's tokens came out of sets with 0.5 and 0.8 of p: q = p / m, so r = m π_old / p; the limit is 2."""
+    mass = torch.tensor([[0.5, 0.8], [1.0, 1.0]], dtype=torch.float64)
+    plain, _ = gradient(batch())
+    found, _ = gradient(batch().with_extra(log_kept=mass.log()), "truncate")
+    # 0.25 · 0.5, 1.5 · 0.8; the second row was drawn from all of p: min(4, 2), 1
+    assert_close(found, plain * torch.tensor([[0.125, 1.2], [2.0, 1.0]], dtype=torch.float64))
+
+
 def test_the_ratio_is_of_the_policy_that_sampled() -> None:
     """In a second epoch the policy has moved, and the weights have not: r is that of logp_old."""
     rows = batch().replace(logp_old=LOGP - 0.5)
