@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from posttrain.core import Batch
 from posttrain.data.steps import Spaces
@@ -14,12 +14,14 @@ from posttrain.nets.renorm import Renorm
 from posttrain.policies.acting import ControlPolicy, Sampled, over
 from posttrain.policies.control import KINDS, _kl
 
+LOG_STD = (-5.0, 0.0)  # Lei et al. 2023's code
+
 
 class PolicyEnsemble(ControlPolicy):
-    """a ~ N(μ_k(s), σ_k²) for each of K members, σ_k the same in every state; `chosen` is the one that acts."""
+    """a ~ N(μ_k(s), σ_k(s)²) for each of K members, μ_k in [−1, 1] by a tanh; `chosen` is the one that acts."""
 
     kind = "ensemble"
-    outputs = 1
+    outputs = 2
     options = ("ensemble",)
 
     def __init__(self, spaces: Spaces, width: int, layers: int, activation: str, normalizer: Normalizer | None,
@@ -27,28 +29,34 @@ class PolicyEnsemble(ControlPolicy):
                  ) -> None:
         super().__init__(spaces, width, layers, activation, normalizer, generator, remembered=remembered)
         self.ensemble = ensemble
-        self.members = Ensemble(ensemble, [spaces.obs + remembered, *[width] * layers, spaces.action], activation,
-                                generator)
+        self.members = Ensemble(ensemble, [spaces.obs + remembered, *[width] * layers, 2 * spaces.action],
+                                activation, generator)
         del self.body
-        self.log_std = nn.Parameter(torch.zeros(ensemble, 1, spaces.action))
         self.chosen: Tensor
         self.register_buffer("chosen", torch.zeros((), dtype=torch.long))
 
     # ------------------------------------------------------------------ what every member says
 
+    def moments(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """μ and log σ, [K, B, A]; [K, B, obs] gives each member its own."""
+        mean, spread = torch.tanh(self.members(self._normalized(seen))).chunk(2, -1)
+        low, high = LOG_STD
+        return mean, low + 0.5 * (high - low) * (spread + 1)
+
     def modes(self, seen: Tensor) -> Tensor:
-        """μ, [K, B, A]; [K, B, obs] gives each member its own."""
-        out: Tensor = self.members(self._normalized(seen))
-        return out
+        """μ, [K, B, A]."""
+        return self.moments(seen)[0]
 
     def draws(self, seen: Tensor, noise: Tensor) -> Tensor:
         """An action of each member, [K, B, A], from noise [B, A]."""
-        return self.modes(seen) + self.log_std.exp() * noise
+        mean, log_std = self.moments(seen)
+        return mean + log_std.exp() * noise
 
     def densities(self, seen: Tensor, action: Tensor) -> Tensor:
         """log π_k(a | s), [K, B], of actions [B, A], or [K, B, A] of each member's own."""
-        z = (action - self.modes(seen)) * (-self.log_std).exp()
-        return (-0.5 * z**2 - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+        mean, log_std = self.moments(seen)
+        z = (action - mean) * (-log_std).exp()
+        return (-0.5 * z**2 - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
     @torch.no_grad()
     def take(self, other: PolicyEnsemble, which: Tensor) -> None:
@@ -58,12 +66,8 @@ class PolicyEnsemble(ControlPolicy):
 
     # ------------------------------------------------------------------ what the one that acts says
 
-    @property
-    def _spread(self) -> Tensor:
-        return self.log_std[self.chosen, 0]
-
     def sample(self, obs: Tensor, noise: Tensor) -> Sampled:
-        action = self.mode(obs) + self._spread.exp() * noise
+        action = self.draws(obs, noise)[self.chosen]
         return Sampled(action, self.log_density(obs, action))
 
     def mode(self, obs: Tensor) -> Tensor:
@@ -73,13 +77,17 @@ class PolicyEnsemble(ControlPolicy):
         return self.densities(obs, action)[self.chosen]
 
     def entropy(self, obs: Tensor) -> Tensor:
-        return (self._spread + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(obs))
+        return (self._own(obs)[1] + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
     def kl_from(self, batch: Batch, other: PolicyEnsemble) -> Tensor:
         """KL(other ‖ self) of each decision, [B, T]."""
         with torch.no_grad():
-            mean = other.mode(other.seen(batch))
-        return over(batch, _kl(mean, other._spread.detach(), self.mode(self.seen(batch)), self._spread))
+            theirs = other._own(other.seen(batch))
+        return over(batch, _kl(*theirs, *self._own(self.seen(batch))))
+
+    def _own(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.moments(seen)
+        return mean[self.chosen], log_std[self.chosen]
 
 
 KINDS[PolicyEnsemble.kind] = PolicyEnsemble

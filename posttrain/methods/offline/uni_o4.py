@@ -4,7 +4,7 @@
     L_V, L_Q: IQL's
     L_π = −Σ_i mean ( 1 + α sgn_i ) log π_i(a | s),   sgn_i = 1 where π_i finds a likelier than the others do, else −1
     then of the policies alone, π̄_i being the clone at first:
-    Â   = min_k Q_k(s, ã) − V(s), normalised over the batch,   ã ~ π̄_i( · | s),   ρ_i = π_i(ã | s) / π̄_i(ã | s)
+    Â   = min_k Q_k(s, clip ã) − V(s), normalised over the batch,   ã ~ π̄_i( · | s),   ρ_i = π_i(ã | s) / π̄_i(ã | s)
     L_π = −Σ_i mean min( ρ_i Â, clip(ρ_i, 1 − ε, 1 + ε) Â )
     J_i = mean of min_k Q_k(s_t, μ_i(s_t)) over t < H of rollouts of π_i in a fitted model, from states of the data
     π̄_i ← π_i where J_i is the most that it has been                                 asked every m updates
@@ -78,9 +78,11 @@ class UniO4(Method[Transitions]):
             state["judged"] = state["updates"]
         action = models.anchor.draws(batch.obs, batch.noise[:, 0])  # [n, B, A]
         logp, value = models.anchor.densities(batch.obs, action), models.critic(batch.obs)
-        worth = torch.stack([least(models.q, batch.obs, each) - value for each in action])  # [n, B]
+        worth = torch.stack([least(models.q, batch.obs, each.clamp(-1, 1)) - value for each in action])  # [n, B]
         advantage = torch.cat([ops.batch_normalize(each[:, None], batch.mask) for each in worth], 1)
-        return batch.with_extra(tried=action.transpose(0, 1), logp_tried=logp.T, advantage=advantage)
+        best = torch.stack([batch.reward.new_tensor(state[f"best/{i}"]) for i in range(len(action))])
+        return batch.with_extra(tried=action.transpose(0, 1), logp_tried=logp.T, advantage=advantage,
+                                best=best.expand(len(batch), -1))
 
     def judge(self, models: Models, batch: Transitions) -> None:
         """J of every policy, by rollouts from the batch's states; those that it is the most of are accepted."""
@@ -124,7 +126,8 @@ class UniO4(Method[Transitions]):
         x = batch.extra
         logp = models.policy.densities(batch.obs, x["tried"].transpose(0, 1))
         gain, clipped = ops.clipped_gain((logp.T - x["logp_tried"]).exp(), x["advantage"], self.clip, self.clip)
-        return Loss(policy=batch.mean(-gain.sum(1))).log(clipped=batch.mean(clipped.mean(1)))
+        loss = Loss(policy=batch.mean(-gain.sum(1)))
+        return loss.log(clipped=batch.mean(clipped.mean(1)), best=batch.mean(x["best"].mean(1)))
 
     def after_step(self, models: Models, metrics: Mapping[str, float]) -> None:
         if not models.state["improving"]:

@@ -161,11 +161,13 @@ def test_the_member_that_is_chosen_acts_and_alone_goes_on() -> None:
     made.log_density(obs, action).sum().backward()
     for p in made.parameters():
         assert p.grad is not None and (p.grad[[0, 1, 3]] == 0).all() and p.grad[2].any()
-    z = torch.distributions.Normal(made.modes(obs)[2], made.log_std[2].exp())
+    mean, log_std = made.moments(obs)
+    assert ((log_std > -5) & (log_std < 0)).all() and (mean.abs() < 1).all()
+    z = torch.distributions.Normal(mean[2], log_std[2].exp())
     close(made.log_density(obs, action), z.log_prob(action).sum(-1))
     close(made.entropy(obs), z.entropy().sum(-1))
     other = made.initial()
     with torch.no_grad():
-        other.log_std.fill_(0.5)
+        other.members.biases[-1].fill_(0.5)
     made.take(other, torch.tensor([True, False, False, True]))
-    assert made.log_std[:, 0, 0].tolist() == [0.5, 0, 0, 0.5]
+    assert (made.members.biases[-1] == 0.5).flatten(1).all(1).tolist() == [True, False, False, True]
