@@ -24,7 +24,7 @@ from typing import Any
 import rollout
 import update
 from published import ROOT, markdown, publish, watch
-from versus.command import architecture, exit_code, inspect, options, positive, require
+from versus.command import architecture, each, exit_code, inspect, options, positive, require
 from versus.floor import floor_of, peaks
 from versus.rollout_sides import Work
 from versus.summary import chosen, compare, where
@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> None:
     folder = resolve(args.policy)
     machine = inspect(args.precision, args.threads)
     bench = Bench(folder, architecture(args.policy, folder), machine, args.turns, args.timeout, args.anyway)
-    found = [bench.measure(size, tokens_of(size) <= args.peer_tokens) for size in update.sizes(args)]
-    lines = [*tables(found), "", f"![The tables as curves]({Path(PLOT).relative_to('docs')})", "",
+    found, missing = each(update.sizes(args), lambda size: bench.measure(size, tokens_of(size) <= args.peer_tokens))
+    lines = [*tables(found), "", f"![The tables as curves]({Path(PLOT).relative_to('docs')})", "", *missing,
              f"Completion tokens a second. {args.policy}, medians of at most {args.turns} turns; "
              f"{where(machine, 'trl', 'transformers')}; {peaks(machine)}; others used {load:.2f} cores before the "
              "start."]
