@@ -50,11 +50,11 @@ def run(args: argparse.Namespace) -> None:
     load = watch(args.anyway)
     machine = inspect(args.precision, args.threads)
     with tempfile.TemporaryDirectory(prefix="posttrain-benchmark-") as folder:
-        whole = resolve(args.policy)
+        whole, whole_name = resolve(args.policy), Path(args.policy).name
         small = write_small(whole, Path(folder) / "small")
         models = {name: Bench(path, architecture(name, path), machine, args.turns, args.timeout, args.anyway)
-                  for name, path in ((args.policy, whole), ("small", small))}
-        asked = [(args.policy, *size) for size in sizes(args.samples, args.new_tokens)]
+                  for name, path in ((whole_name, whole), ("small", small))}
+        asked = [(whole_name, *size) for size in sizes(args.samples, args.new_tokens)]
         found, missing = each([*asked, *(("small", *size) for size in SMALL_SIZES)],
                               lambda size: measured(models[size[0]], *size))
     lines = [*markdown(HEADS, [row(one) for one in found]), "", *missing,

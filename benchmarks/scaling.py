@@ -64,11 +64,11 @@ def run(args: argparse.Namespace) -> None:
     bench = Bench(folder, architecture(args.policy, folder), machine, args.turns, args.timeout, args.anyway)
     found, missing = each(update.sizes(args), lambda size: bench.measure(size, tokens_of(size) <= args.peer_tokens))
     lines = [*tables(found), "", f"![The tables as curves]({Path(PLOT).relative_to('docs')})", "", *missing,
-             f"Completion tokens a second. {args.policy}, medians of at most {args.turns} turns; "
+             f"Completion tokens a second. {Path(args.policy).name}, medians of at most {args.turns} turns; "
              f"{where(machine, 'trl', 'transformers')}; {peaks(machine)}; others used {load:.2f} cores before the "
              "start."]
     publish("scaling", {"machine": machine, "sizes": found}, lines, args.anyway)
-    if not args.anyway:
+    if not args.anyway and drawable():
         draw_kept()
 
 
@@ -149,13 +149,20 @@ def tables(found: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines[1:]
 
 
+def drawable() -> bool:
+    """Whether there is something to draw with; says what to do where there is not."""
+    found = importlib.util.find_spec("matplotlib") is not None
+    if not found:
+        print(f"matplotlib is not installed: where it is, --draw makes {PLOT} of what was measured", file=sys.stderr)
+    return found
+
+
 def draw_kept() -> None:
     """
     Raises:
         PosttrainError: nothing was measured, or nothing can draw it.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise PosttrainError(f"not installed: matplotlib; where it is, --draw makes {PLOT} of what was measured")
+    require("matplotlib")
     evidence = ROOT / "evidence/scaling.json"
     if not evidence.exists():
         raise PosttrainError("evidence/scaling.json: does not exist; measure first")
