@@ -71,8 +71,8 @@ def run(args: argparse.Namespace) -> None:
     found, missing = each(sizes(args.batch, args.new_tokens), one)
     versions = ", ".join(f"{name} {told['version']}" for name, told in list(found[-1]["sides"].items())[1:])
     lines = [*table(found), "", *missing,
-             f"{Path(args.policy).name}, medians of at most {args.turns} turns; {where(machine)}, {versions}; {peaks(machine)}; "
-             f"others used {load:.2f} cores before the start."]
+             f"{Path(args.policy).name}, medians of at most {args.turns} turns; {where(machine)}, {versions}; "
+             f"{peaks(machine)}; others used {load:.2f} cores before the start."]
     publish("rollout", {"machine": machine, "sizes": found}, lines, args.anyway)
 
 

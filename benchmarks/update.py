@@ -80,8 +80,8 @@ def run(args: argparse.Namespace) -> None:
 
     found, missing = each(sizes(args), one)
     lines = [*markdown(HEADS, [row(told) for told in found]), "", *missing,
-             f"{Path(args.policy).name}, medians of at most {args.steps} updates; {where(machine, 'trl')}; {peaks(machine)}; "
-             f"others used {load:.2f} cores before the start."]
+             f"{Path(args.policy).name}, medians of at most {args.steps} updates; {where(machine, 'trl')}; "
+             f"{peaks(machine)}; others used {load:.2f} cores before the start."]
     publish("update", {"machine": machine, "sizes": found}, lines, args.anyway)
 
 
