@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from published import markdown, publish, watch
 from scaling import Bench
-from versus.command import architecture, exit_code, inspect, options, positive, require
+from versus.command import architecture, each, exit_code, inspect, options, positive, require
 from versus.floor import peaks
 from versus.summary import GIB, where
 
@@ -50,11 +50,14 @@ def run(args: argparse.Namespace) -> None:
     load = watch(args.anyway)
     machine = inspect(args.precision, args.threads)
     with tempfile.TemporaryDirectory(prefix="posttrain-benchmark-") as folder:
-        whole = resolve(args.policy)
+        whole, whole_name = resolve(args.policy), Path(args.policy).name
         small = write_small(whole, Path(folder) / "small")
-        models = {args.policy: (whole, sizes(args.samples, args.new_tokens)), "small": (small, SMALL_SIZES)}
-        found = [one for name, (path, asked) in models.items() for one in measured(name, path, asked, machine, args)]
-    lines = [*markdown(HEADS, [row(one) for one in found]), "",
+        models = {name: Bench(path, architecture(name, path), machine, args.turns, args.timeout, args.anyway)
+                  for name, path in ((whole_name, whole), ("small", small))}
+        asked = [(whole_name, *size) for size in sizes(args.samples, args.new_tokens)]
+        found, missing = each([*asked, *(("small", *size) for size in SMALL_SIZES)],
+                              lambda size: measured(models[size[0]], *size))
+    lines = [*markdown(HEADS, [row(one) for one in found]), "", *missing,
              f"One prompt of {PROMPT} tokens. small: {SMALL['num_hidden_layers']} random layers of width "
              f"{SMALL['hidden_size']}. Turns measured of each: {args.turns}, after a short one; {where(machine)}; "
              f"{peaks(machine)}; others used {load:.2f} cores before the start."]
@@ -66,16 +69,11 @@ def sizes(samples: Sequence[int], tokens: Sequence[int]) -> list[tuple[int, int]
     return [*((samples[0], length) for length in tokens), *((group, tokens[0]) for group in samples[1:])]
 
 
-def measured(name: str, folder: Path, asked: Sequence[tuple[int, int]], machine: Mapping[str, Any],
-             args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Every size of one model."""
-    arch = architecture(name, folder)
-    bench = Bench(folder, arch, machine, args.turns, args.timeout, args.anyway)
-    for samples, tokens in asked:
-        size = {"prompts": 1, "samples": samples, "prompt_tokens": PROMPT, "new_tokens": tokens}
-        held = samples * tokens + PROMPT
-        yield {"model": name, "cache_gib": held * cached_bytes(arch, machine["precision"]) / GIB,
-               **bench.measure(size, peers=False)}
+def measured(bench: Bench, name: str, samples: int, tokens: int) -> dict[str, Any]:
+    """One size of one model."""
+    size = {"prompts": 1, "samples": samples, "prompt_tokens": PROMPT, "new_tokens": tokens}
+    held = (samples * tokens + PROMPT) * cached_bytes(bench.arch, bench.machine["precision"])
+    return {"model": name, "cache_gib": held / GIB, **bench.measure(size, peers=False)}
 
 
 def cached_bytes(arch: Architecture, precision: str) -> int:

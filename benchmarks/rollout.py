@@ -21,7 +21,7 @@ from typing import Any
 
 from published import markdown, publish, watch
 from versus import quiet
-from versus.command import architecture, exit_code, inspect, one_step, options, positive, require
+from versus.command import architecture, each, exit_code, inspect, one_step, options, positive, require
 from versus.floor import Floor, floor_of, peaks
 from versus.rollout_sides import Work
 from versus.side import Side
@@ -56,21 +56,23 @@ def run(args: argparse.Namespace) -> None:
     folder, machine = resolve(args.policy), inspect(args.precision, args.threads)
     floor = floor_of(architecture(args.policy, folder), machine)
     ids = prompts_of(folder, -(-max(args.batch) // GROUP))
-    found = []
-    for batch, tokens in sizes(args.batch, args.new_tokens):
+    peers = ["transformers", *(["vllm"] if args.vllm_python else [])]
+
+    def one(size: tuple[int, int]) -> dict[str, Any]:
+        batch, tokens = size
         samples = group(batch)
         work = Work("posttrain", str(folder), ids[:batch // samples], samples, tokens, machine["precision"],
                     machine["threads"])
-        turns = measure(work, ["transformers", *(["vllm"] if args.vllm_python else [])], args.turns, args.timeout,
-                        args.vllm_python)
-        found.append({"batch": batch, "new_tokens": tokens, "sides": collect(turns, work, floor, args.anyway),
-                      "turns": turns})
+        turns = measure(work, peers, args.turns, args.timeout, args.vllm_python)
         print(f"batch {batch}, {tokens} tokens: " + ", ".join(
             f"{name} {told[-1]['seconds']:.2f} s" for name, told in turns.items()), file=sys.stderr)
+        return {"batch": batch, "new_tokens": tokens, "sides": collect(turns, work, floor, args.anyway), "turns": turns}
+
+    found, missing = each(sizes(args.batch, args.new_tokens), one)
     versions = ", ".join(f"{name} {told['version']}" for name, told in list(found[-1]["sides"].items())[1:])
-    lines = [*table(found), "",
-             f"{args.policy}, medians of at most {args.turns} turns; {where(machine)}, {versions}; {peaks(machine)}; "
-             f"others used {load:.2f} cores before the start."]
+    lines = [*table(found), "", *missing,
+             f"{Path(args.policy).name}, medians of at most {args.turns} turns; {where(machine)}, {versions}; "
+             f"{peaks(machine)}; others used {load:.2f} cores before the start."]
     publish("rollout", {"machine": machine, "sizes": found}, lines, args.anyway)
 
 

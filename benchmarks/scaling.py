@@ -24,7 +24,7 @@ from typing import Any
 import rollout
 import update
 from published import ROOT, markdown, publish, watch
-from versus.command import architecture, exit_code, inspect, options, positive, require
+from versus.command import architecture, each, exit_code, inspect, options, positive, require
 from versus.floor import floor_of, peaks
 from versus.rollout_sides import Work
 from versus.summary import chosen, compare, where
@@ -62,13 +62,13 @@ def run(args: argparse.Namespace) -> None:
     folder = resolve(args.policy)
     machine = inspect(args.precision, args.threads)
     bench = Bench(folder, architecture(args.policy, folder), machine, args.turns, args.timeout, args.anyway)
-    found = [bench.measure(size, tokens_of(size) <= args.peer_tokens) for size in update.sizes(args)]
-    lines = [*tables(found), "", f"![The tables as curves]({Path(PLOT).relative_to('docs')})", "",
-             f"Completion tokens a second. {args.policy}, medians of at most {args.turns} turns; "
+    found, missing = each(update.sizes(args), lambda size: bench.measure(size, tokens_of(size) <= args.peer_tokens))
+    lines = [*tables(found), "", f"![The tables as curves]({Path(PLOT).relative_to('docs')})", "", *missing,
+             f"Completion tokens a second. {Path(args.policy).name}, medians of at most {args.turns} turns; "
              f"{where(machine, 'trl', 'transformers')}; {peaks(machine)}; others used {load:.2f} cores before the "
              "start."]
     publish("scaling", {"machine": machine, "sizes": found}, lines, args.anyway)
-    if not args.anyway:
+    if not args.anyway and drawable():
         draw_kept()
 
 
@@ -149,13 +149,20 @@ def tables(found: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines[1:]
 
 
+def drawable() -> bool:
+    """Whether there is something to draw with; says what to do where there is not."""
+    found = importlib.util.find_spec("matplotlib") is not None
+    if not found:
+        print(f"matplotlib is not installed: where it is, --draw makes {PLOT} of what was measured", file=sys.stderr)
+    return found
+
+
 def draw_kept() -> None:
     """
     Raises:
         PosttrainError: nothing was measured, or nothing can draw it.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise PosttrainError(f"not installed: matplotlib; where it is, --draw makes {PLOT} of what was measured")
+    require("matplotlib")
     evidence = ROOT / "evidence/scaling.json"
     if not evidence.exists():
         raise PosttrainError("evidence/scaling.json: does not exist; measure first")
@@ -186,7 +193,8 @@ def draw(found: Sequence[Mapping[str, Any]], file: Path) -> None:
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
             axis.tick_params(labelsize=7)
-        axes[0, column].set_yscale("log")
+        axes[0, column].set_yscale("log", base=2)
+        axes[0, column].yaxis.set_major_formatter("{x:.0f}")
         axes[1, column].set_ylim(bottom=0)
         axes[1, column].set_xlabel(name.replace("_", " "), fontsize=8)
     axes[0, 0].set_ylabel("completion tokens a second", fontsize=8)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from published import markdown, publish, watch
-from versus.command import architecture, exit_code, inspect, one_step, options, positive, require
+from versus.command import architecture, each, exit_code, inspect, one_step, options, positive, require
 from versus.floor import floor_of, peaks
 from versus.side import Side
 from versus.summary import Pair, check_same_work, chosen, compare, final_line, where
@@ -70,16 +70,18 @@ def run(args: argparse.Namespace) -> None:
     arch = architecture(args.policy, folder)
     machine = inspect(args.precision, args.threads)
     floor = floor_of(arch, machine)
-    found = []
-    for size in sizes(args):
-        work = workload(args, size, folder, machine, arch.vocabulary)
-        pairs = measure(work, args.timeout, args.alone)
+
+    def one(size: dict[str, int]) -> dict[str, Any]:
+        pairs = measure(workload(args, size, folder, machine, arch.vocabulary), args.timeout, args.alone)
         result = compare(chosen(pairs, args.anyway), floor.update)
-        found.append({"size": size, "alone": args.alone, "result": result, "steps": [asdict(pair) for pair in pairs]})
-        print("  ".join(row(found[-1])) if args.alone else final_line(result, machine, "update"), file=sys.stderr)
-    lines = [*markdown(HEADS, [row(one) for one in found]), "",
-             f"{args.policy}, medians of at most {args.steps} updates; {where(machine, 'trl')}; {peaks(machine)}; "
-             f"others used {load:.2f} cores before the start."]
+        told = {"size": size, "alone": args.alone, "result": result, "steps": [asdict(pair) for pair in pairs]}
+        print("  ".join(row(told)) if args.alone else final_line(result, machine, "update"), file=sys.stderr)
+        return told
+
+    found, missing = each(sizes(args), one)
+    lines = [*markdown(HEADS, [row(told) for told in found]), "", *missing,
+             f"{Path(args.policy).name}, medians of at most {args.steps} updates; {where(machine, 'trl')}; "
+             f"{peaks(machine)}; others used {load:.2f} cores before the start."]
     publish("update", {"machine": machine, "sizes": found}, lines, args.anyway)
 
 

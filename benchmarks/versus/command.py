@@ -8,10 +8,10 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from posttrain.core.errors import PosttrainError, UserError
 from posttrain.nets.architecture import Architecture, Unsupported, read_architecture
@@ -19,6 +19,7 @@ from versus import quiet
 from versus.side import Side, environment
 
 MACHINE_SECONDS = 300.0
+S, T = TypeVar("S"), TypeVar("T")
 
 
 def options(text: str | None) -> argparse.ArgumentParser:
@@ -50,6 +51,26 @@ def exit_code(name: str, work: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def each(sizes: Iterable[S], measure: Callable[[S], T]) -> tuple[list[T], list[str]]:
+    """What was found of every size, and a line for each of which nothing could be.
+
+    Raises:
+        PosttrainError: nothing was found of the first, which says that something is wrong with all.
+    """
+    found, missing = list[T](), list[str]()
+    for size in sizes:
+        try:
+            found.append(measure(size))
+        except UserError:
+            raise
+        except PosttrainError as reason:
+            if not found:
+                raise
+            missing.append(f"Not measured: {size}: {reason}.")
+            print(missing[-1], file=sys.stderr, flush=True)
+    return found, missing
 
 
 def require(*packages: str) -> None:

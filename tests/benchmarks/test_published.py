@@ -7,6 +7,7 @@ from pathlib import Path
 
 import published
 import pytest
+from versus import command
 
 from posttrain.core.errors import PosttrainError
 
@@ -58,6 +59,18 @@ def test_a_busy_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("versus.quiet.watch", lambda: 0.5)
     with pytest.raises(PosttrainError, match=r"0\.50 cores, more than 0\.10; .*--anyway"):
         published.watch(anyway=False)
+
+
+def test_a_size_that_fails_does_not_lose_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    def halved(number: int) -> int:
+        if number % 2:
+            raise PosttrainError("odd")
+        return number // 2
+
+    assert command.each([4, 3, 8], halved) == ([2, 4], ["Not measured: 3: odd."])
+    assert capsys.readouterr().err == "Not measured: 3: odd.\n"
+    with pytest.raises(PosttrainError, match="odd"):
+        command.each([3, 4], halved)
 
 
 def test_markdown() -> None:
