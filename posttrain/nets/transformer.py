@@ -77,7 +77,8 @@ class Transformer(nn.Module):
             sizes = part_sizes(self.arch, name)
             bound = w.shape[1] ** -0.5  # peft's: kaiming-uniform with a = √5
             a = (torch.rand(len(sizes) * rank, w.shape[1], generator=generator) * 2 - 1) * bound
-            self.lora[name.replace(".", "_")] = nn.ParameterList([a, torch.zeros(w.shape[0], rank)])
+            pair = (a, torch.zeros(w.shape[0], rank))
+            self.lora[name.replace(".", "_")] = nn.ParameterList([x.to(w.device) for x in pair])
 
     def adapter(self, name: str) -> list[tuple[Tensor, Tensor]]:
         """(A [rank, in], B [out, rank]) of every projection fused in this weight; empty without adapters."""
@@ -139,8 +140,15 @@ class Transformer(nn.Module):
         w = self.weight("embed")
         x = embed(ids, w)
         if self.arch.embed_scale != 1.0:
-            x = x * x.new_tensor(self.arch.embed_scale)
+            x = x * x.new_full((), self.arch.embed_scale)  # rounded as x is
         return at_least_fp32(x)
+
+    def body(self, ids: Tensor, positions: Tensor, attend_: Attend, linear: Linear) -> Tensor:
+        """The residual stream after the layers, [n, d]; all activations are kept where a gradient is."""
+        x, rotation = self.first(ids), self.rotation(positions)
+        for i in range(self.arch.layers):
+            x = self.layer(i, x, rotation, attend_, linear)
+        return x
 
     def last(self, x: Tensor) -> Tensor:
         """The residual stream after the layers -> hidden states, whose products with the head are logits."""

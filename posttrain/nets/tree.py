@@ -26,6 +26,9 @@ class Level:
     slots: Tensor  # [n] long: where each packed token of the level sits in the padded [S * N]
     positions: Tensor  # [S, N] long: position in the whole sequence, NO_KEY where padded
 
+    def to(self, device: torch.device) -> Level:
+        return Level(self.slots.to(device), self.positions.to(device))
+
     @property
     def segments(self) -> int:
         return self.positions.shape[0]
@@ -64,6 +67,9 @@ class Tree:
     ids: Tensor  # [n] long
     levels: tuple[Level, ...]
 
+    def to(self, device: torch.device) -> Tree:
+        return Tree(self.ids.to(device), tuple(level.to(device) for level in self.levels))
+
     @cached_property
     def positions(self) -> Tensor:
         """[n] long: position of every packed token in its own sequence."""
@@ -98,7 +104,7 @@ def look_bias(query: Tensor, keys: Sequence[Tensor], reach: int | None = None) -
         allowed.append(near if reach is None else near & (key > query[:, :, None] - reach))
     look = torch.cat(allowed, -1)
     look[..., 0] |= ~look.any(-1)  # a padded query looks at something, so that its softmax is finite
-    return torch.zeros(look.shape).masked_fill_(~look, -torch.inf)[:, None, :, None, :]
+    return torch.zeros(look.shape, device=look.device).masked_fill_(~look, -torch.inf)[:, None, :, None, :]
 
 
 def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
