@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,18 +68,37 @@ class Seated:
         return self.whole.unfold(x)[self.slot.clamp(max=self.prompts * self.depth - 1)]
 
 
-class Captured:
-    """A function of nothing, whose tensors all have fixed places, as one CUDA graph."""
+Step = Callable[[], Tensor | None]  # all its tensors have fixed places; the logits where it has not drawn itself
 
-    def __init__(self, run: Callable[[], Tensor | None], pool: Any) -> None:
-        """run: has been called before, so that libraries have what they need."""
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool):
-            self.out = run()
 
-    def __call__(self) -> Tensor | None:
-        self.graph.replay()
-        return self.out
+def at_once(size: Size, step: Step) -> Tensor | None:
+    """Run a step as it is."""
+    return step()
+
+
+class Graphs:
+    """Run a step as a CUDA graph, captured when the first of its size comes."""
+
+    def __init__(self, state: Tensor) -> None:
+        """state: what a step moves on, beside the cache, which gets the same from a step that is run again."""
+        self.state, self.pool = state, torch.cuda.graph_pool_handle()
+        self.made: dict[Size, tuple[torch.cuda.CUDAGraph, Tensor | None]] = {}
+
+    def __call__(self, size: Size, step: Step) -> Tensor | None:
+        if size not in self.made:
+            kept, aside = self.state.clone(), torch.cuda.Stream()
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                step()  # so that libraries have what they need
+            torch.cuda.current_stream().wait_stream(aside)
+            self.state.copy_(kept)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self.pool):
+                out = step()
+            self.made[size] = graph, out
+        graph, out = self.made[size]
+        graph.replay()
+        return out
 
 
 class Buckets:
@@ -93,14 +112,12 @@ class Buckets:
         self.cache = Cache(shape, room, device)
         self.part = part_on(device)
         self.apart = set(net.arch.reaches) == {None}  # with a reach, a row may look at no key of its prompt
-        self.captures = device.type == "cuda"
         self.draws_within = not (sampling.bad_words or sampling.logit_bias)  # else what it takes is the host's to say
         self.places = torch.arange(room.rows, device=device)
         self.state = torch.zeros(4, room.rows, dtype=torch.long, device=device)  # token, drawn, start, slot
         self.uniform = torch.zeros(room.rows, sampling.max_new_tokens, device=device)
         self.numbers = torch.zeros(2, room.rows, device=device)  # log p and log p − log q of the newest tokens
-        self.steps: dict[Size, Callable[[], Tensor | None]] = {}
-        self.pool = torch.cuda.graph_pool_handle() if self.captures else None
+        self.replay = Graphs(self.state) if device.type == "cuda" else at_once
 
     def seat(self, seats: Seats) -> None:
         """These rows go on from here; others in their bucket stand for nobody, with the first token of a prompt."""
@@ -124,7 +141,7 @@ class Buckets:
         size = self.size._replace(width=bucket(self.longest + steps - 1, self.cache.shape.limit, GRAIN))
         tokens, numbers = [], []
         for _ in range(steps):
-            logits = self._step(size)
+            logits = self.replay(size, lambda: self._step(size))
             if logits is not None:
                 self._draw(size, logits, before)
             tokens.append(self.state[0, : self.rows].clone())
@@ -136,26 +153,12 @@ class Buckets:
     # ------------------------------------------------------------------ what is replayed
 
     def _step(self, size: Size) -> Tensor | None:
-        """One step, and the logits where it has not drawn from them itself."""
-        def whole() -> Tensor | None:
-            logits = self._forward(size)
-            if not self.draws_within:
-                return logits
-            self._draw(size, logits, None)
-            return None
-
-        if not self.captures:
-            return whole()
-        if size not in self.steps:
-            kept = self.state.clone()
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                whole()
-            torch.cuda.current_stream().wait_stream(stream)
-            self.state.copy_(kept)  # the cache got what it gets again
-            self.steps[size] = Captured(whole, self.pool)
-        return self.steps[size]()
+        """One step, and the logits where the drawing is left to the host."""
+        logits = self._forward(size)
+        if not self.draws_within:
+            return logits
+        self._draw(size, logits, None)
+        return None
 
     def _forward(self, size: Size) -> Tensor:
         """Logits [rows, V] after every row's newest token, which goes into the cache."""
