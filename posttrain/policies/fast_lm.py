@@ -12,9 +12,9 @@ from torch import Tensor
 
 from posttrain.core import Critic, Policy
 from posttrain.core.errors import UserError
+from posttrain.core.placement import HOST
 from posttrain.nets.architecture import Architecture, Unsupported
 from posttrain.nets.hf_weights import from_hf
-from posttrain.nets.placement import HOST
 from posttrain.nets.transformer import Transformer
 from posttrain.policies.causal_lm import CausalLM
 from posttrain.policies.export import named_weights, save_pretrained

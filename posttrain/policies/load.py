@@ -10,9 +10,9 @@ from typing import Any, Literal
 import torch
 
 from posttrain.core.errors import UserError
+from posttrain.core.placement import HOST, DeviceName, device_of
 from posttrain.core.seeds import derive
 from posttrain.nets.architecture import Unsupported, read_architecture
-from posttrain.nets.placement import HOST, DeviceName, device_of
 from posttrain.nets.precision import compute_type
 from posttrain.policies.fast_lm import FastLM, read_transformer
 from posttrain.policies.language_policy import Adapters, LanguagePolicy

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from posttrain.core.errors import UserError
+from posttrain.core.placement import HOST
 from posttrain.nets.architecture import Architecture
-from posttrain.nets.placement import HOST
 from posttrain.nets.precision import at_least_fp32
 
 LEAST_BYTES, MOST_BYTES = 64 << 20, 2 << 30  # of the budget that nobody chose

@@ -21,10 +21,10 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from posttrain.core import Batch, Method
 from posttrain.core.errors import UserError
+from posttrain.core.placement import device_of
 from posttrain.methods.actor_critic.ppo import PPO
 from posttrain.methods.groups.grpo import GRPO
 from posttrain.methods.imitation.gkd import GKD
-from posttrain.nets.placement import device_of
 from posttrain.policies.causal_lm import Sequences
 from posttrain.policies.load import load_language_model
 from posttrain.rollout import buckets, cascade
