@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
     floor = Floor(arch, model.precision, device.gflops, device.gbytes)
     name = torch.cuda.get_device_name(kind) if kind.type == "cuda" else "processor"
     learner = Learner(posttrain.method("grpo", kl_coef=0.0), {"policy": model.policy}, partial(FlatAdamW))
-    print(f"{name}, {model.precision}, torch {torch.__version__}: {device.gflops:.0f} GFLOP/s, {device.gbytes:.0f} GB/s")
+    print(f"{name}, {model.precision}: {device.gflops:.0f} GFLOP/s, {device.gbytes:.0f} GB/s")
     print("| rows | sampling, tokens/s | share of its floor | update, s | share of its floor |\n|---|---|---|---|---|")
     for rows in args.batch:
         samples = min(rows, 8)
