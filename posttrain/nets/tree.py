@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,13 +83,16 @@ class Tree:
 
     def biases(self, reach: int | None = None) -> list[Tensor]:
         """For each level [S, 1, N, 1, keys]: 0 where a query may look at a key of its ancestors or its own past."""
-        if reach not in self._biases:
-            self._biases[reach] = [look_bias(level.positions, [a.positions for a in self.levels[: i + 1]], reach)
-                                   for i, level in enumerate(self.levels)]
-        return self._biases[reach]
+        if ("biases", reach) not in self.made:
+            self.made["biases", reach] = [
+                look_bias(level.positions, [a.positions for a in self.levels[: i + 1]], reach)
+                for i, level in enumerate(self.levels)]
+        biases: list[Tensor] = self.made["biases", reach]
+        return biases
 
     @cached_property
-    def _biases(self) -> dict[int | None, list[Tensor]]:
+    def made(self) -> dict[tuple[str, int | None], Any]:
+        """What attention needs to know of the tree, by what it is and the reach: made once for all layers."""
         return {}
 
 

@@ -25,6 +25,7 @@ from posttrain.core.placement import device_of
 from posttrain.methods.actor_critic.ppo import PPO
 from posttrain.methods.groups.grpo import GRPO
 from posttrain.methods.imitation.gkd import GKD
+from posttrain.nets import transformer
 from posttrain.policies.causal_lm import Sequences
 from posttrain.policies.load import load_language_model
 from posttrain.rollout import buckets, cascade
@@ -54,7 +55,8 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretend]:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 30, 1 << 30))
     monkeypatch.setattr(buckets, "Graphs", lambda state: buckets.at_once)  # nothing to capture
-    monkeypatch.setattr(cascade, "fused", cascade.plain)  # nor a kernel
+    monkeypatch.setattr(cascade, "fused", cascade.plain)  # nor kernels
+    monkeypatch.setattr(transformer, "attention_on", lambda device: transformer.tree_attention)
     with Pretend() as pretend:
         yield pretend
 
