@@ -185,7 +185,8 @@ class Buckets:
             return cache.seen(i, size.rows, size.width, fold, everyone)
 
         widths = [*([shape.shared] if shape.shared else []), shape.rest, size.width]
-        parts = fold_biases(biases[None], [those for _, those in seen(0)[0]], widths, arch.heads // arch.kv_heads)
+        parts = fold_biases(biases[None].to(shape.dtype), [those for _, those in seen(0)[0]], widths,
+                            arch.heads // arch.kv_heads)
         return lambda i, q: attend_apart(q, *seen(i), parts, self.part)
 
     def _draw(self, size: Size, logits: Tensor, before: Tensor | None) -> None:

@@ -30,8 +30,8 @@ def plain(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> tuple[Te
 
 
 def fused(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """A `Part` in one CUDA kernel, which wants a multiple of 8 keys."""
-    bias = bias.to(query.dtype).expand(*query.shape[:3], -1)
+    """A `Part` in one CUDA kernel, which wants a multiple of 8 keys, and the bias in the type of the query."""
+    bias = bias.expand(*query.shape[:3], -1)
     out, z, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(query, keys, values, bias, True, scale=1.0)
     return out, z[:, :, : query.shape[2], None]
 
