@@ -45,7 +45,7 @@ def compare(policy: Policy, other: Policy, batch: Batch, divergence: Divergence)
     if not parts:
         return 0 * policy.log_prob(batch)  # zeros, but with a gradient to run back through
     blank = batch.logp_behaviour.new_zeros(batch.mask.shape)
-    return blank.masked_scatter(batch.mask, torch.cat(parts).to(blank.dtype))
+    return blank.masked_scatter(batch.mask, torch.cat(parts).to(blank))
 
 
 def kl_from(policy: Policy, other: Policy, batch: Batch) -> Tensor:

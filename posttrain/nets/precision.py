@@ -27,7 +27,10 @@ def has_native_bf16() -> bool:
     return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
 
 
-def compute_type(precision: str) -> torch.dtype:
-    """The type that "auto", "fp32" or "bf16" means on this machine."""
-    bf16 = precision == "bf16" or (precision == "auto" and has_native_bf16())
+def compute_type(precision: str, device: str = "cpu") -> torch.dtype:
+    """The type that "auto", "fp32" or "bf16" means on a device of this machine, of the type "cpu" or "cuda"."""
+    if device == "cuda":
+        bf16 = precision == "bf16" or (precision == "auto" and torch.cuda.is_bf16_supported(including_emulation=False))
+    else:
+        bf16 = precision == "bf16" or (precision == "auto" and has_native_bf16())
     return torch.bfloat16 if bf16 else torch.float32

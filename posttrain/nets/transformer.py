@@ -22,6 +22,7 @@ from posttrain.nets.precision import at_least_fp32
 from posttrain.nets.tree import Tree, attend
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q [n, H, D], k and v [n, K, D] -> [n, H, D]
+TreeAttention = Callable[[Tensor, Tensor, Tensor, Tree, int | None], Tensor]  # as `tree_attention`
 Keep = Callable[[int, Tensor, Tensor], None]  # layer, its keys and values [n, K, D]
 Linear = Callable[[Tensor, str], Tensor]  # input [n, in], weight's name -> [n, out]
 Rotation = Sequence[tuple[Tensor, Tensor] | None]  # of some tokens, for each layer: cos and sin, [n, 1, D / 2] each
@@ -77,7 +78,8 @@ class Transformer(nn.Module):
             sizes = part_sizes(self.arch, name)
             bound = w.shape[1] ** -0.5  # peft's: kaiming-uniform with a = √5
             a = (torch.rand(len(sizes) * rank, w.shape[1], generator=generator) * 2 - 1) * bound
-            self.lora[name.replace(".", "_")] = nn.ParameterList([a, torch.zeros(w.shape[0], rank)])
+            pair = (a, torch.zeros(w.shape[0], rank))
+            self.lora[name.replace(".", "_")] = nn.ParameterList([x.to(w.device) for x in pair])
 
     def adapter(self, name: str) -> list[tuple[Tensor, Tensor]]:
         """(A [rank, in], B [out, rank]) of every projection fused in this weight; empty without adapters."""
@@ -139,8 +141,15 @@ class Transformer(nn.Module):
         w = self.weight("embed")
         x = embed(ids, w)
         if self.arch.embed_scale != 1.0:
-            x = x * x.new_tensor(self.arch.embed_scale)
+            x = x * x.new_full((), self.arch.embed_scale)  # rounded as x is
         return at_least_fp32(x)
+
+    def body(self, ids: Tensor, positions: Tensor, attend_: Attend, linear: Linear) -> Tensor:
+        """The residual stream after the layers, [n, d]; all activations are kept where a gradient is."""
+        x, rotation = self.first(ids), self.rotation(positions)
+        for i in range(self.arch.layers):
+            x = self.layer(i, x, rotation, attend_, linear)
+        return x
 
     def last(self, x: Tensor) -> Tensor:
         """The residual stream after the layers -> hidden states, whose products with the head are logits."""
@@ -171,11 +180,13 @@ class Transformer(nn.Module):
         def attend_(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             if keep is not None:
                 keep(i, k, v)
-            return tree_attention(q, k, v, tree, self.arch.reach(i))
+            return attention(q, k, v, tree, self.arch.reach(i))
 
+        attention = attention_on(self.head.device)
         x = self.first(tree.ids)
         rotation = self.rotation(tree.positions)
-        kept = self.activation_bytes // layer_bytes(self.arch, tree, self.head.element_size())
+        kept = self.activation_bytes // layer_bytes(self.arch, tree, self.head.element_size(),
+                                                    scores=attention is tree_attention)
         for i in range(self.arch.layers):
             given = (i, x, rotation, attend_, linear or self.linear)
             if i < kept or not torch.is_grad_enabled():
@@ -185,15 +196,15 @@ class Transformer(nn.Module):
         return self.last(x)
 
 
-def layer_bytes(arch: Architecture, tree: Tree, width: int) -> int:
+def layer_bytes(arch: Architecture, tree: Tree, width: int, scores: bool = True) -> int:
     """What the backward pass keeps of one layer, about; width: bytes of a compute weight.
 
     Of each token the residual stream twice and both norms in fp32; what enters each product, q, k and v, the MLP's gate
-    and up; of each query and key the score in fp32 and as a weight.
+    and up; of each query and key the score in fp32 and as a weight, where `scores` are kept.
     """
     attention = 2 * (arch.heads + arch.kv_heads) * arch.head_width
     stream = 16 * arch.width + width * (2 * arch.width + attention + 4 * arch.hidden)
-    looks = sum(bias.shape[0] * bias.shape[2] * bias.shape[4] for bias in tree.biases())
+    looks = sum(bias.shape[0] * bias.shape[2] * bias.shape[4] for bias in tree.biases()) if scores else 0
     return len(tree.ids) * stream + looks * arch.heads * (4 + width)
 
 
@@ -211,6 +222,15 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """
     a, b = at_least_fp32(x).chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
+
+
+def attention_on(device: torch.device) -> TreeAttention:
+    """One fused kernel on CUDA; on processors, where that has no backward pass, `tree_attention`."""
+    if device.type != "cuda":
+        return tree_attention
+    from posttrain.nets.flex import flex_tree_attention
+
+    return flex_tree_attention
 
 
 def tree_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree, reach: int | None = None) -> Tensor:

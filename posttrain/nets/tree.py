@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,9 @@ class Level:
 
     slots: Tensor  # [n] long: where each packed token of the level sits in the padded [S * N]
     positions: Tensor  # [S, N] long: position in the whole sequence, NO_KEY where padded
+
+    def to(self, device: torch.device) -> Level:
+        return Level(self.slots.to(device), self.positions.to(device))
 
     @property
     def segments(self) -> int:
@@ -64,6 +68,9 @@ class Tree:
     ids: Tensor  # [n] long
     levels: tuple[Level, ...]
 
+    def to(self, device: torch.device) -> Tree:
+        return Tree(self.ids.to(device), tuple(level.to(device) for level in self.levels))
+
     @cached_property
     def positions(self) -> Tensor:
         """[n] long: position of every packed token in its own sequence."""
@@ -76,13 +83,16 @@ class Tree:
 
     def biases(self, reach: int | None = None) -> list[Tensor]:
         """For each level [S, 1, N, 1, keys]: 0 where a query may look at a key of its ancestors or its own past."""
-        if reach not in self._biases:
-            self._biases[reach] = [look_bias(level.positions, [a.positions for a in self.levels[: i + 1]], reach)
-                                   for i, level in enumerate(self.levels)]
-        return self._biases[reach]
+        if ("biases", reach) not in self.made:
+            self.made["biases", reach] = [
+                look_bias(level.positions, [a.positions for a in self.levels[: i + 1]], reach)
+                for i, level in enumerate(self.levels)]
+        biases: list[Tensor] = self.made["biases", reach]
+        return biases
 
     @cached_property
-    def _biases(self) -> dict[int | None, list[Tensor]]:
+    def made(self) -> dict[tuple[str, int | None], Any]:
+        """What attention needs to know of the tree, by what it is and the reach: made once for all layers."""
         return {}
 
 
@@ -98,7 +108,7 @@ def look_bias(query: Tensor, keys: Sequence[Tensor], reach: int | None = None) -
         allowed.append(near if reach is None else near & (key > query[:, :, None] - reach))
     look = torch.cat(allowed, -1)
     look[..., 0] |= ~look.any(-1)  # a padded query looks at something, so that its softmax is finite
-    return torch.zeros(look.shape).masked_fill_(~look, -torch.inf)[:, None, :, None, :]
+    return torch.zeros(look.shape, device=look.device).masked_fill_(~look, -torch.inf)[:, None, :, None, :]
 
 
 def common_prefix(prompts: Sequence[Sequence[int]]) -> int:

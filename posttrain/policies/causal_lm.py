@@ -84,7 +84,7 @@ class CausalLM:
         """Log-probabilities [B, T] of the masked tokens; without gradient, however large the batch."""
         if torch.is_grad_enabled():
             return self._score(batch, entropy)
-        out = at_least_fp32(self.module.head.new_zeros(2, *batch.mask.shape))
+        out = torch.zeros(2, *batch.mask.shape, dtype=at_least_fp32(self.module.head[:0]).dtype)
         for rows in self.split(batch, whole_units=False):
             part = self._score(batch.take(rows), entropy)
             out[0, rows] = part.log_prob
@@ -97,10 +97,9 @@ class CausalLM:
         assert isinstance(sequences, Sequences)
         packed = pack(sequences, batch.mask)
         hidden = hidden_states(self.module, packed).to(self.module.head.dtype)
-        logp, ent = token_log_prob(hidden, self.module.head, packed.target, sequences.temperature, entropy)
-        blank = logp.new_zeros(batch.mask.shape)
-        return Score(blank.masked_scatter(batch.mask, logp),
-                     None if ent is None else blank.masked_scatter(batch.mask, ent))
+        logp, ent = token_log_prob(hidden, self.module.head, packed.target.to(hidden.device), sequences.temperature,
+                                   entropy)
+        return Score(spread(logp, batch.mask), None if ent is None else spread(ent, batch.mask))
 
     def predict(self, batch: Batch) -> Predictions:
         """Log-probabilities of the whole vocabulary at each masked token."""
@@ -134,8 +133,15 @@ class CausalLM:
 
 def hidden_states(net: Transformer, packed: Packed) -> Tensor:
     """What predicts each decision, [n, d] fp32."""
-    states: Tensor = net(packed.tree)[packed.source]
+    device = net.head.device
+    states: Tensor = net(packed.tree.to(device))[packed.source.to(device)]
     return states
+
+
+def spread(x: Tensor, mask: Tensor) -> Tensor:
+    """What is known of each decision, [n], where the mask [B, T] has them, with 0 elsewhere: in the host's memory."""
+    x = x.to(mask.device)
+    return x.new_zeros(mask.shape).masked_scatter(mask, x)
 
 
 def pack(sequences: Sequences, mask: Tensor) -> Packed:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from posttrain.core import Critic, Policy
 from posttrain.core.errors import UserError
+from posttrain.core.placement import HOST
 from posttrain.nets.architecture import Architecture, Unsupported
 from posttrain.nets.hf_weights import from_hf
 from posttrain.nets.transformer import Transformer
@@ -38,19 +39,22 @@ class FastLM(CausalLM):
     def initial(self) -> Policy:
         if self.module.lora:
             return WithoutAdapters(self, self.module.without_lora)
-        net = read_transformer(self.folder, self.module.arch, self.module.head.dtype)
+        net = self._read(self.module.head.dtype)
         return CausalLM(net.requires_grad_(False), self.tokenizer, self.budget)
 
     def anchor(self) -> Policy:
         if self.module.lora:
             raise UserError("lora: this method keeps a moving copy of the policy, which adapters cannot hold; "
                             "train without --lora")
-        net = read_transformer(self.folder, self.module.arch, torch.float32)
+        net = self._read(torch.float32)
         return CausalLM(net.requires_grad_(False), self.tokenizer, self.budget)
 
     def critic(self) -> Critic:
-        net = read_transformer(self.folder, self.module.arch, self.module.head.dtype)
-        return ValueLM(net, self.split)
+        return ValueLM(self._read(self.module.head.dtype), self.split)
+
+    def _read(self, dtype: torch.dtype) -> Transformer:
+        """The policy's body before training, where the policy is."""
+        return read_transformer(self.folder, self.module.arch, dtype, self.module.head.device)
 
     def weights(self) -> dict[str, Tensor]:
         """The present weights under Hugging Face's names, adapters folded in."""
@@ -60,14 +64,14 @@ class FastLM(CausalLM):
         return save_pretrained(self.module, self.folder, target)
 
 
-def read_transformer(folder: Path, arch: Architecture, dtype: torch.dtype) -> Transformer:
+def read_transformer(folder: Path, arch: Architecture, dtype: torch.dtype, device: torch.device = HOST) -> Transformer:
     """The weights of a Hugging Face folder in our layout.
 
     Raises:
         Unsupported: if the weights have other names than this architecture's.
     """
     try:
-        return Transformer(arch, from_hf(arch, read_tensors(folder))).to(dtype)
+        return Transformer(arch, from_hf(arch, read_tensors(folder))).to(device, dtype)
     except KeyError as error:
         raise Unsupported(f"no weight named {error} in the folder") from None
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from posttrain.core.errors import UserError
+from posttrain.core.placement import HOST, DeviceName, device_of
 from posttrain.core.seeds import derive
 from posttrain.nets.architecture import Unsupported, read_architecture
 from posttrain.nets.precision import compute_type
@@ -42,10 +43,16 @@ class LanguageModel:
         """The type of the compute weights: "fp32" or "bf16"."""
         return {torch.float32: "fp32", torch.bfloat16: "bf16"}[next(self.policy.module.parameters()).dtype]
 
+    @property
+    def device(self) -> str:
+        """The kind of device that holds them: "cpu" or "cuda"."""
+        return next(self.policy.module.parameters()).device.type
+
 
 def load_language_model(folder: Path, *, max_new_tokens: int, precision: str = "auto", lora: int = 0,
                         seed: int = 0, tokens_per_micro_batch: int = 2048, engine: EngineName = "embedded",
-                        estimate: Estimate = ONE_STEP, unmasking: Unmasking = ONE_BY_ONE) -> LanguageModel:
+                        estimate: Estimate = ONE_STEP, unmasking: Unmasking = ONE_BY_ONE,
+                        device: DeviceName = "auto") -> LanguageModel:
     """A Hugging Face folder as a trainable policy with an engine.
 
     The fast path runs it where it is exact, transformers' own model where it is not; `notes` then says so.
@@ -53,10 +60,11 @@ def load_language_model(folder: Path, *, max_new_tokens: int, precision: str = "
     lora: rank of adapters, with α = 2 · rank; 0: every weight is trained.
     engine: what samples: the policy's own, or vLLM with a copy of its weights.
     estimate, unmasking: how a masked-diffusion model scores and samples.
+    device: where weights, optimizer and cache are; a masked-diffusion model is run by the processor.
 
     Raises:
         UserError: if the folder holds no causal or masked-diffusion language model that can be trained, or the engine
-            cannot run it.
+            or the device cannot run it.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -66,19 +74,23 @@ def load_language_model(folder: Path, *, max_new_tokens: int, precision: str = "
                         "name the original model")
     config = from_folder(AutoConfig, folder)  # with transformers' defaults for what config.json leaves out
     tokenizer = from_folder(AutoTokenizer, folder)
-    dtype, adapters, notes = compute_type(precision), Adapters(lora, derive(seed, "lora")), []
+    masked = written.get("mask_token_id") is not None
+    where = HOST if masked and device == "auto" else device_of(device)
+    dtype, adapters, notes = compute_type(precision, where.type), Adapters(lora, derive(seed, "lora")), []
     policy: LanguagePolicy
-    if written.get("mask_token_id") is not None:
+    if masked:
+        if where != HOST:
+            raise UserError(f"device = {device!r}: the processor runs masked-diffusion models; allowed: auto, cpu")
         if engine != "embedded":
             raise UserError(f"engine = {engine!r}: a masked-diffusion model samples by unmasking, in 'embedded' alone")
         policy = open_masked(folder, written, config, tokenizer, dtype, adapters, tokens_per_micro_batch, estimate,
                              unmasking)
         return _around(policy, folder, max_new_tokens, written, engine, ())
     try:
-        net = read_transformer(folder, read_architecture(config.to_dict()), dtype)
+        net = read_transformer(folder, read_architecture(config.to_dict()), dtype, where)
         policy = FastLM(net, tokenizer, tokens_per_micro_batch, folder, adapters)
     except Unsupported as reason:
-        model = open_transformers(folder, dtype)
+        model = open_transformers(folder, dtype).to(where)
         policy = TransformersLM(model, tokenizer, tokens_per_micro_batch, folder, adapters)
         notes.append(f"{config.model_type}: no fast path ({reason}); transformers' own model runs it, slower")
     return _around(policy, folder, max_new_tokens, written, engine, tuple(notes))

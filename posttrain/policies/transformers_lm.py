@@ -18,7 +18,7 @@ from posttrain.core.method import B
 from posttrain.core.policy import Predictions
 from posttrain.nets.architecture import FAMILIES
 from posttrain.nets.precision import at_least_fp32
-from posttrain.policies.causal_lm import Sequences
+from posttrain.policies.causal_lm import Sequences, spread
 from posttrain.policies.export import ADAPTER, copy_companions, new_folder
 from posttrain.policies.language_policy import Adapters, Decode, WithoutAdapters
 from posttrain.rollout.transformers_engine import TransformersEngine, alike, context_length
@@ -55,7 +55,7 @@ class TransformersLM:
         """Log-probabilities [B, T] of the masked tokens; without gradient, however large the batch."""
         if torch.is_grad_enabled():
             return self._score(batch, entropy)
-        out = at_least_fp32(next(self.module.parameters()).new_zeros(2, *batch.mask.shape))
+        out = torch.zeros(2, *batch.mask.shape, dtype=torch.promote_types(self.model.dtype, torch.float32))
         for rows in self.split(batch, whole_units=False):
             part = self._score(batch.take(rows), entropy)
             out[0, rows] = part.log_prob
@@ -67,11 +67,9 @@ class TransformersLM:
         sequences = batch.payload
         assert isinstance(sequences, Sequences)
         logp = self.predict(batch)(slice(None))  # [n, V]
-        blank = logp.new_zeros(batch.mask.shape)
-        chosen = logp.gather(1, sequences.tokens[batch.mask][:, None])[:, 0]
-        spread = -(logp.exp() * logp).sum(-1) if entropy else None
-        return Score(blank.masked_scatter(batch.mask, chosen),
-                     None if spread is None else blank.masked_scatter(batch.mask, spread))
+        chosen = logp.gather(1, sequences.tokens[batch.mask][:, None].to(logp.device))[:, 0]
+        return Score(spread(chosen, batch.mask),
+                     spread(-(logp.exp() * logp).sum(-1), batch.mask) if entropy else None)
 
     def predict(self, batch: Batch) -> Predictions:
         """Log-probabilities of the whole vocabulary at each masked token."""
@@ -79,6 +77,7 @@ class TransformersLM:
         assert isinstance(sequences, Sequences)
         ids, first = lay_out(sequences)
         start = int(first.min())  # no logits before the first completion
+        ids = ids.to(self.model.device)
         seen = torch.ones_like(ids)  # says no more than its absence does, but that brings warnings
         logits = self.model(ids, attention_mask=seen, use_cache=False, logits_to_keep=ids.shape[1] - start).logits
         row, t = batch.mask.nonzero(as_tuple=True)
@@ -106,14 +105,14 @@ class TransformersLM:
     def initial(self) -> Policy:
         if self.adapted:
             return WithoutAdapters(self, self.adapted.disable_adapter)
-        model = open_transformers(self.folder, self.model.dtype).requires_grad_(False)
+        model = open_transformers(self.folder, self.model.dtype).requires_grad_(False).to(self.model.device)
         return TransformersLM(model, self.tokenizer, self.budget, self.folder, Adapters())
 
     def anchor(self) -> Policy:
         if self.adapted:
             raise UserError("lora: this method keeps a moving copy of the policy, which adapters cannot hold; "
                             "train without --lora")
-        model = open_transformers(self.folder, torch.float32).requires_grad_(False)
+        model = open_transformers(self.folder, torch.float32).requires_grad_(False).to(self.model.device)
         return TransformersLM(model, self.tokenizer, self.budget, self.folder, Adapters())
 
     def critic(self) -> Critic:

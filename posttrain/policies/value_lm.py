@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from posttrain.core import Batch
 from posttrain.nets.precision import at_least_fp32
 from posttrain.nets.transformer import Transformer
-from posttrain.policies.causal_lm import Sequences, hidden_states, pack
+from posttrain.policies.causal_lm import Sequences, hidden_states, pack, spread
 
 Split = Callable[[Batch, bool], list[Tensor]]
 
@@ -28,17 +28,17 @@ class ValueLM:
         """V of the text before each masked token, [B, T]; without gradient, however large the batch."""
         if torch.is_grad_enabled():
             return self._values(batch)
-        out = self.head.new_zeros(batch.mask.shape)
+        out = torch.zeros(batch.mask.shape, dtype=self.head.dtype)
         for rows in self.split(batch, False):
             out[rows] = self._values(batch.take(rows))
         return out
 
     def after(self, batch: Batch) -> Tensor:
         """0: a text that the length limit cut off is graded as it stands."""
-        return self.head.new_zeros(len(batch))
+        return torch.zeros(len(batch), dtype=self.head.dtype)
 
     def _values(self, batch: Batch) -> Tensor:
         sequences = batch.payload
         assert isinstance(sequences, Sequences)
         value = at_least_fp32(hidden_states(self.net, pack(sequences, batch.mask))) @ self.head
-        return value.new_zeros(batch.mask.shape).masked_scatter(batch.mask, value)
+        return spread(value, batch.mask)

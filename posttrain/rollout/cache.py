@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from posttrain.core.errors import UserError
+from posttrain.core.placement import HOST
 from posttrain.nets.architecture import Architecture
 from posttrain.nets.precision import at_least_fp32
 
@@ -20,15 +22,16 @@ SCORE_BYTES = 16  # a query head, a key and a row: its score, and what the softm
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
-def default_bytes() -> int:
-    """A quarter of the free memory, rounded down to a power of two, within bounds.
+def default_bytes(device: torch.device = HOST) -> int:
+    """A quarter of the device's free memory, rounded down to a power of two, within bounds, which the host's has above.
 
     Rounding keeps the number, and with it the shape and the last bits of every product, the same from run to run
     unless memory runs short.
     """
-    free = free_bytes()
+    free = free_bytes() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
     wanted = MOST_BYTES if free is None else int(FREE_SHARE * free)
-    return min(max(1 << (max(wanted, 1).bit_length() - 1), LEAST_BYTES), MOST_BYTES)
+    size = max(1 << (max(wanted, 1).bit_length() - 1), LEAST_BYTES)
+    return min(size, MOST_BYTES) if device.type == "cpu" else size
 
 
 def free_bytes() -> int | None:
@@ -72,6 +75,12 @@ class Shape:
         step = rows * max(scores, self.drawn)
         return token * (self.shared + prompts * self.rest + rows * self.limit) + step
 
+    def in_grains(self, grain: int) -> Shape:
+        """One that holds no less, with tokens in whole grains, so that calls which differ a little are alike."""
+        shared = self.shared - self.shared % grain
+        rest, limit = (-(-tokens // grain) * grain for tokens in (self.shared + self.rest - shared, self.limit))
+        return replace(self, shared=shared, rest=rest, limit=limit)
+
     def room(self, budget: int, prompts: int, samples: int) -> Room:
         """What fits in `budget` bytes of `samples` rows to each of `prompts` prompts.
 
@@ -91,19 +100,28 @@ class Shape:
         return with_prompts(rows)
 
 
+@dataclass(frozen=True)
 class Fold:
-    """Rows [b, ...] as [P, depth, ...], so that one product serves all rows of a prompt."""
+    """Rows [b, ...] as [P, depth, ...], so that one product serves all rows of a prompt.
 
-    def __init__(self, place: Tensor, prompts: int) -> None:
-        """place [b]: the prompt, in [0, P), of each row."""
+    index [b]: where each row is in [P · depth]; None: in order, all of it taken.
+    """
+
+    prompts: int
+    depth: int
+    index: Tensor | None
+
+    @classmethod
+    def of(cls, place: Tensor, prompts: int, depth: int = 0) -> Fold:
+        """place [b]: the prompt, in [0, P), of each row; depth: 0 for the most rows that one has."""
         counts = torch.bincount(place, minlength=prompts)
-        self.prompts, self.depth = prompts, int(counts.max())
+        depth = depth or int(counts.max())
         order = place.argsort(stable=True)
         rank = torch.empty_like(place)
         rank[order] = torch.arange(len(place)) - (counts.cumsum(0) - counts)[place[order]]
-        index = place * self.depth + rank
-        whole = len(place) == prompts * self.depth and torch.equal(index, torch.arange(len(place)))
-        self.index = None if whole else index
+        index = place * depth + rank
+        whole = len(place) == prompts * depth and torch.equal(index, torch.arange(len(place)))
+        return cls(prompts, depth, None if whole else index)
 
     def fold(self, x: Tensor) -> Tensor:
         """[b, K, R, D] -> [P, K, depth R, D], zeros where a prompt has fewer rows."""
@@ -119,15 +137,30 @@ class Fold:
         return x if self.index is None else x[self.index]
 
 
+Stored = Sequence[Tensor]  # keys and values [P, K, N, D]
+
+
+class Folds(Protocol):
+    """Rows [b, K, R, D] as [prompts, K, depth R, D] and back."""
+
+    @property
+    def prompts(self) -> int: ...
+
+    def fold(self, x: Tensor) -> Tensor: ...
+
+    def unfold(self, x: Tensor) -> Tensor: ...
+
+
 class Cache:
     """Rows live in the places [0, b), prompts in [0, p); whoever leaves is replaced by one of the last."""
 
-    def __init__(self, shape: Shape, room: Room) -> None:
+    def __init__(self, shape: Shape, room: Room, device: torch.device = HOST) -> None:
         self.shape, self.room = shape, room
 
         def store(places: int, tokens: int) -> Tensor:
             arch = shape.arch
-            return torch.zeros(arch.layers, 2, places, arch.kv_heads, tokens, arch.head_width, dtype=shape.dtype)
+            return torch.zeros(arch.layers, 2, places, arch.kv_heads, tokens, arch.head_width, dtype=shape.dtype,
+                               device=device)
 
         self.root, self.prompts, self.rows = store(1, shape.shared), store(room.prompts, shape.rest), store(
             room.rows, shape.limit)
@@ -144,15 +177,12 @@ class Cache:
         for store, new in zip(self.row_layers[layer], (keys, values), strict=True):
             store[where] = new
 
-    def attend(self, layer: int, query: Tensor, width: int, fold: Fold, everyone: Fold, bias: Tensor) -> Tensor:
+    def attend(self, layer: int, query: Tensor, width: int, fold: Folds, everyone: Folds, bias: Tensor) -> Tensor:
         """Rows over what all share, their prompt and their first `width` tokens, with one softmax.
 
         query [b, K, R, D], already scaled; bias [b, 1, 1, shared + rest + width].  Returns [b, K, R, D].
         """
-        own = [x[: len(query), :, :width] for x in self.row_layers[layer]]
-        above = [([x[: fold.prompts] for x in self.prompt_layers[layer]], fold)]
-        if self.shape.shared:
-            above.insert(0, (list(self.root_layers[layer]), everyone))
+        above, own = self.seen(layer, len(query), width, fold, everyone)
         scores = [f.unfold(f.fold(query) @ k.transpose(-1, -2)) for (k, _), f in above]
         scores.append(query @ own[0].transpose(-1, -2))
         weights = torch.softmax(at_least_fp32(torch.cat(scores, -1)) + bias, -1).to(query.dtype)
@@ -160,6 +190,15 @@ class Cache:
         outputs = [f.unfold(f.fold(part) @ v) for part, ((_, v), f) in zip(parts, above, strict=True)]
         outputs.append(last @ own[1])
         return sum(outputs[1:], start=outputs[0])  # in the order of the training pass, so that both round alike
+
+    def seen(self, layer: int, rows: int, width: int, fold: Folds, everyone: Folds
+             ) -> tuple[list[tuple[Stored, Folds]], Stored]:
+        """(keys, values) of what rows share, each with those who do, and their own."""
+        own = [x[:rows, :, :width] for x in self.row_layers[layer]]
+        above: list[tuple[Stored, Folds]] = [([x[: fold.prompts] for x in self.prompt_layers[layer]], fold)]
+        if self.shape.shared:
+            above.insert(0, (self.root_layers[layer], everyone))
+        return above, own
 
     def move_rows(self, old: Tensor, new: Tensor, width: int) -> None:
         """The first `width` tokens of rows in the places `old` to the places `new`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from posttrain.core.errors import UserError
 from posttrain.nets.transformer import Transformer
+from posttrain.rollout.buckets import GRAIN, Buckets
 from posttrain.rollout.cache import Shape, default_bytes
 from posttrain.rollout.engine import Completions, Sampling
 from posttrain.rollout.sampler import drawn_bytes
@@ -19,12 +21,12 @@ from posttrain.rollout.schedule import Schedule
 class PackedLinear:
     """Weights laid out for small products (oneDNN), made once per update; plain ones where that is not to be had."""
 
-    def __init__(self, net: Transformer) -> None:
+    def __init__(self, net: Transformer, packs: bool = True) -> None:
         self.net = net
         weights = {name: net.merged(name) for name, w in net.named_weights() if w.dim() == 2}
         reorder = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
         self.packed = None
-        if reorder is not None and _packs(net.head):
+        if packs and reorder is not None and _packs(net.head):
             self.packed = {name: reorder(w.detach(), 64) for name, w in weights.items()}
         self.plain = weights
 
@@ -35,6 +37,12 @@ class PackedLinear:
             return F.linear(x, self.plain[name], bias)
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed[name], bias, "none", [], "")
         return out
+
+    def follow(self) -> None:
+        """Take over the net's present weights, each in the place where it is; for plain ones."""
+        for name, weight in self.plain.items():
+            if weight is not self.net.weight(name):
+                weight.copy_(self.net.merged(name))
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self(hidden, "embed" if self.net.arch.tied else "head").float()
@@ -49,15 +57,33 @@ def _packs(weight: Tensor) -> bool:
 
 
 class EmbeddedEngine:
-    """Generates with a `Transformer` in this process."""
+    """Generates with a `Transformer` in this process.
 
-    def __init__(self, net: Transformer, decode: Callable[[list[int]], str]) -> None:
-        self.net, self.decode, self.cache_bytes = net, decode, default_bytes()
+    replays: steps have a few fixed shapes, as CUDA graphs want; None: where the net is on a CUDA device.
+    """
+
+    def __init__(self, net: Transformer, decode: Callable[[list[int]], str], replays: bool | None = None) -> None:
+        self.net, self.decode, self.cache_bytes = net, decode, default_bytes(net.head.device)
+        self.replays = net.head.device.type == "cuda" if replays is None else replays
+        self.buckets: Buckets | None = None  # of the newest call
+        self.made: tuple[Any, ...] = ()  # for what
         self.update()
 
+    @torch.no_grad()
     def update(self) -> None:
-        with torch.no_grad():
-            self.linear = PackedLinear(self.net)
+        if self.buckets is None:
+            self.linear = PackedLinear(self.net, packs=not self.replays)
+        else:
+            self.linear.follow()
+
+    def _replay(self, *asked: Any) -> Buckets:
+        """Those of the call before, if it was alike and the weights are where they were."""
+        made = (*asked, *(p.data_ptr() for p in self.net.parameters()))
+        if self.buckets is None or self.made != made:
+            self.buckets = None  # its memory, before more is asked for
+            self.update()
+            self.buckets, self.made = Buckets(self.net, self.linear, self.linear.logits, *asked), made
+        return self.buckets
 
     def keep_to(self, cache_bytes: int) -> None:
         self.cache_bytes = cache_bytes
@@ -66,6 +92,7 @@ class EmbeddedEngine:
         arch = self.net.arch
         shape = Shape(arch, self.net.head.dtype, 0, prompt_tokens, sampling.max_new_tokens,
                       drawn_bytes(sampling, arch.vocabulary))
+        shape = shape.in_grains(GRAIN) if self.replays else shape
         return shape.room(self.cache_bytes, prompts, samples).rows
 
     @torch.no_grad()
@@ -78,4 +105,4 @@ class EmbeddedEngine:
                             f"{arch.context}; at most {arch.context - longest} new tokens fit")
         uniform = torch.rand(len(prompts) * samples, limit, generator=generator)
         return Schedule(self.net, self.linear, self.linear.logits, self.decode, prompts, samples, sampling, uniform,
-                        self.cache_bytes).run()
+                        self.cache_bytes, self._replay if self.replays else None).run()

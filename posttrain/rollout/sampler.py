@@ -57,6 +57,12 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling, before: Tensor | N
     return Draw(token, logp, log_kept)
 
 
+def draw_there(logits: Tensor, uniform: Tensor, sampling: Sampling, before: Tensor) -> Draw:
+    """`draw` where the logits are, told where the uniform numbers are."""
+    there = draw(logits, uniform.to(logits.device), sampling, before.to(logits.device))
+    return Draw(*(x.to(uniform.device) for x in there))
+
+
 def drawn_bytes(sampling: Sampling, vocabulary: int) -> int:
     """Most that `draw` and a row's logits hold at a time, for each row."""
     token = 32 if sampling.top_k > 0 or sampling.top_p < 1 else 18 if sampling.min_p > 0 else 12
@@ -70,7 +76,8 @@ def bias(z: Tensor, sampling: Sampling, before: Tensor) -> Tensor:
     Raises:
         UserError: if nothing is left of a row, or a token is not of the vocabulary.
     """
-    tokens, values, patterns, last = _tables(sampling.logit_bias, sampling.bad_words, z.shape[1])
+    tokens, values, patterns, last = (x.to(z.device) for x in _tables(sampling.logit_bias, sampling.bad_words,
+                                                                      z.shape[1]))
     biased = z.index_add(1, tokens, (values / (sampling.temperature or 1.0)).expand(len(z), -1))
     row, word = ((patterns == ANY) | (patterns == before[:, None])).all(-1).nonzero(as_tuple=True)
     biased[row, last[word]] = -torch.inf
@@ -122,7 +129,7 @@ def _likeliest(mass: Tensor, sampling: Sampling) -> Tensor:
         before = ordered.cumsum(-1) - ordered  # the smallest set that reaches top_p: keep while less came before
         beyond = before >= sampling.top_p * ordered.sum(-1, keepdim=True)
         beyond[:, 0] = False  # the likeliest token stays, even where top_p = 0
-        ordered[beyond] = 0
+        ordered.masked_fill_(beyond, 0)
     return torch.zeros_like(mass).scatter_(1, index, ordered)
 
 

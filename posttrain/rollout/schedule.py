@@ -10,16 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from posttrain.nets.precision import at_least_fp32
-from posttrain.nets.transformer import Attend, Linear, Transformer
+from posttrain.nets.transformer import Linear, Transformer
 from posttrain.nets.tree import attend, build_level, common_prefix, look_bias
-from posttrain.rollout.cache import Cache, Fold, Shape, Where, close_gaps, rest_bias
+from posttrain.rollout.buckets import GRAIN, Buckets, Seats
+from posttrain.rollout.cache import Cache, Fold, Room, Shape, Where, close_gaps, rest_bias
 from posttrain.rollout.engine import Completions, Sampling, empty_completions
-from posttrain.rollout.sampler import draw, drawn_bytes, endings
+from posttrain.rollout.sampler import Draw, draw_there, drawn_bytes, endings
 from posttrain.rollout.words import completes
 
 JOIN = 1 / 8  # of the places must be free before rows join: a prefill of several prompts reads the weights once
 PREFILL_TOKENS = 8192  # of one prefill, padding counted
 PREFILL_SCORES = 1 << 24  # of one product of queries and keys
+
+Replay = Callable[[Shape, Room, Sampling, int], Buckets]  # for so many samples to a prompt
 
 
 class Schedule:
@@ -31,8 +34,11 @@ class Schedule:
 
     def __init__(self, net: Transformer, linear: Linear, logits: Callable[[Tensor], Tensor],
                  decode: Callable[[list[int]], str], prompts: Sequence[Sequence[int]], samples: int,
-                 sampling: Sampling, uniform: Tensor, budget: int) -> None:
+                 sampling: Sampling, uniform: Tensor, budget: int, replay: Replay | None = None) -> None:
         """uniform [R, max_new_tokens]; budget: bytes of the cache and of what a step makes of living rows.
+
+        replay: steps of fixed shapes, in whose cache the rows then live.  Who they are, and what they have drawn, is
+        kept in the host's memory all the same.
 
         Raises:
             UserError: if not a single row fits in the budget.
@@ -42,19 +48,23 @@ class Schedule:
         self.lengths, shared = torch.tensor([len(p) for p in prompts]), common_prefix(prompts)
         shape = Shape(net.arch, net.head.dtype, shared, int(self.lengths.max()) - shared, sampling.max_new_tokens,
                       drawn_bytes(sampling, net.arch.vocabulary))
-        self.cache = Cache(shape, shape.room(budget, len(prompts), samples))
-        self.seen = F.pad(endings(prompts, sampling.memory).repeat_interleave(samples, 0), (0, shape.limit))
+        shape = shape if replay is None else shape.in_grains(GRAIN)
+        room = shape.room(budget, len(prompts), samples)
+        self.buckets = None if replay is None else replay(shape, room, sampling, samples)
+        self.cache = Cache(shape, room, net.head.device) if self.buckets is None else self.buckets.cache
+        self.seen = F.pad(endings(prompts, sampling.memory).repeat_interleave(samples, 0), (0, uniform.shape[1]))
         self.out = empty_completions(self.seen[:, sampling.memory:])
         self.stop_tokens = torch.tensor(sampling.stop_tokens, dtype=torch.long)
         self.waiting = 0  # the first row that has not joined, and with it all later ones
         self.opened = 0  # prompts that have been computed
         self.row = self.drawn = torch.empty(0, dtype=torch.long)  # [b] who is alive, and with how many tokens
+        self.seated = False  # whether the buckets know of them
         self.held = torch.empty(0, dtype=torch.long)  # [p] prompts in the cache
         self.place = torch.zeros(len(prompts), dtype=torch.long)  # where each of them is
         # hidden states of their last tokens
         self.last = at_least_fp32(net.head.new_zeros(self.cache.room.prompts, net.arch.width))
-        if shared:
-            self._fill([prompts[0][:shared]], 0, self.cache.root_layers, 0)
+        if shape.shared:
+            self._fill([prompts[0][: shape.shared]], 0, self.cache.root_layers, 0)
 
     def run(self) -> Completions:
         while self.waiting < len(self.seen) or len(self.row):
@@ -62,8 +72,10 @@ class Schedule:
             enough = max(1, int(JOIN * self.cache.room.rows))
             if ready and (ready >= min(enough, len(self.seen) - self.waiting) or not len(self.row)):
                 self._join(ready)
-            else:
+            elif self.buckets is None:
                 self._take(torch.arange(len(self.row)), self.logits(self._step()))
+            else:
+                self._replay(self.buckets)
         return self.out
 
     # ------------------------------------------------------------------ who is alive
@@ -83,7 +95,8 @@ class Schedule:
         self.row, self.drawn = torch.cat([self.row, rows]), torch.cat([self.drawn, torch.zeros_like(rows)])
         prompts, which = self.place[rows // self.samples].unique(return_inverse=True)
         self._regroup()
-        self._take(places, self.logits(self.last[prompts])[which])
+        device = self.last.device
+        self._take(places, self.logits(self.last[prompts.to(device)])[which.to(device)])
 
     def _open(self, new: range) -> None:
         """Compute these prompts into the cache's next places."""
@@ -101,16 +114,38 @@ class Schedule:
         """Draw the next token of the rows in these places; those that end leave."""
         row, t, memory = self.row[places], self.drawn[places], self.sampling.memory
         before = self.seen[row[:, None], t[:, None] + torch.arange(memory)]
-        token, self.out.logp[row, t], self.out.log_kept[row, t] = draw(logits, self.uniform[row, t], self.sampling,
-                                                                       before)
-        self.seen[row, memory + t] = token
+        gone = self._note(places, row, t, draw_there(logits, self.uniform[row, t], self.sampling, before))
+        if gone.any():
+            self._leave(places[gone])
+
+    def _note(self, places: Tensor, row: Tensor, t: Tensor, new: Draw) -> Tensor:
+        """Write down token t [b] of the rows in these places; [b] bool: those that end with it."""
+        token, self.out.logp[row, t], self.out.log_kept[row, t] = new
+        self.seen[row, self.sampling.memory + t] = token
         self.drawn[places] = t + 1
         stopped = self._stopped(row, token, t + 1)
         self.out.lengths[row[stopped]] = t[stopped] + 1
         self.out.finished[row[stopped]] = True
-        gone = stopped | (t + 1 == self.sampling.max_new_tokens)
-        if gone.any():
-            self._leave(places[gone])
+        return stopped | (t + 1 == self.sampling.max_new_tokens)
+
+    def _replay(self, buckets: Buckets) -> None:
+        """The next tokens of all living rows, some at a time; those that end among them leave."""
+        memory, t = self.sampling.memory, self.drawn
+        if not self.seated:
+            token = self.seen[self.row, memory + t - 1]
+            buckets.seat(Seats(token, t, self.start, self.place[self.row // self.samples], len(self.held),
+                               self.uniform[self.row]))
+            self.seated = True
+        before = self.seen[self.row[:, None], t[:, None] + torch.arange(memory)]
+        new = buckets.run(self.sampling.max_new_tokens - int(t.max()), before)
+        places, gone = torch.arange(len(self.row)), []
+        for draw in zip(*new, strict=True):
+            row = self.row[places]
+            ended = self._note(places, row, self.drawn[places], Draw(*(x[places] for x in draw)))
+            gone.append(places[ended])
+            places = places[~ended]
+        if len(places) < len(self.row):
+            self._leave(torch.cat(gone))
 
     def _stopped(self, row: Tensor, token: Tensor, count: Tensor) -> Tensor:
         """[b] bool: rows that ended with this token, of `count` tokens."""
@@ -138,20 +173,13 @@ class Schedule:
     def _regroup(self) -> None:
         """What the next steps need to know of the rows now alive."""
         shape, prompt = self.cache.shape, self.row // self.samples
-        if len(self.row):
-            self.fold = Fold(self.place[prompt], len(self.held))
-            self.everyone = Fold(torch.zeros_like(prompt), 1)
-            self.start = self.lengths[prompt]
+        self.start, self.seated = self.lengths[prompt], False
+        if len(self.row) and self.buckets is None:
+            self.fold = Fold.of(self.place[prompt], len(self.held))
+            self.everyone = Fold(1, len(prompt), None)
             self.prompt_bias = rest_bias(self.start - shape.shared, shape.shared, shape.rest)
 
     # ------------------------------------------------------------------ the model
-
-    def _body(self, ids: Tensor, positions: Tensor, attend_: Attend) -> Tensor:
-        """The residual stream after the layers, [n, d]."""
-        x, rotation = self.net.first(ids), self.net.rotation(positions)
-        for i in range(self.net.arch.layers):
-            x = self.net.layer(i, x, rotation, attend_, self.linear)
-        return x
 
     def _step(self) -> Tensor:
         """Hidden states [b, d] after every row's newest token, which goes into the cache."""
@@ -166,7 +194,7 @@ class Schedule:
             return self.cache.attend(i, q, width, self.fold, self.everyone, biases[arch.reach(i)])
 
         token = self.seen[self.row, self.sampling.memory + at]
-        return self.net.last(self._body(token, self.start + at, attend_))
+        return self.net.last(self.net.body(token, self.start + at, attend_, self.linear))
 
     def _biases(self, width: int, even: bool) -> dict[int | None, Tensor]:
         """For every reach [b, 1, 1, shared + rest + width]: −∞ at what a row's newest token does not look at."""
@@ -189,9 +217,10 @@ class Schedule:
 
         Returns the hidden state of each segment's last token, [S, d].
         """
-        arch = self.net.arch
+        arch, device = self.net.arch, self.net.head.device
         level, ids = build_level(segments, [start] * len(segments))
-        above = [torch.arange(start)[None]] if start else []
+        level = level.to(device)
+        above = [torch.arange(start, device=device)[None]] if start else []
         at_once = max(1, PREFILL_SCORES // (level.segments * arch.heads * (start + level.width)))
         parts = [range(i, min(i + at_once, level.width)) for i in range(0, level.width, at_once)]
 
@@ -213,5 +242,6 @@ class Schedule:
                 out.append(attend(q[:, part.start : part.stop], keys, values, bias(part, arch.reach(i))))
             return level.unpad(torch.cat(out, 1)).view(len(ids), -1, q.shape[-1])
 
-        x = self._body(torch.tensor(ids), level.positions.view(-1)[level.slots], attend_)
-        return self.net.last(x[torch.tensor([len(s) for s in segments]).cumsum(0) - 1])
+        positions = level.positions.view(-1)[level.slots]
+        x = self.net.body(torch.tensor(ids, device=device), positions, attend_, self.linear)
+        return self.net.last(x[torch.tensor([len(s) for s in segments]).cumsum(0).to(device) - 1])

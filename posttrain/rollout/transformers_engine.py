@@ -11,7 +11,7 @@ from torch import Tensor
 
 from posttrain.core.errors import UserError
 from posttrain.rollout.engine import Completions, Sampling, empty_completions
-from posttrain.rollout.sampler import draw, endings
+from posttrain.rollout.sampler import draw_there, endings
 
 ROWS = 64  # sampled at a time; the samples of one prompt stay together
 NO_LIMIT = 1 << 30  # tokens; for models whose configuration names no longest sequence
@@ -63,12 +63,12 @@ class TransformersEngine:
         ids, mask = pad_left(prompts)
         logits, cache = self._next(ids, mask, (mask.cumsum(1) - 1).clamp(min=0), None)
         parent = torch.arange(len(prompts)).repeat_interleave(len(rows) // len(prompts))
-        logits, mask, position = logits[parent], mask[parent], mask.sum(1)[parent]
+        logits, mask, position = logits[parent.to(logits.device)], mask[parent], mask.sum(1)[parent]
         ends = endings(prompts, sampling.memory)[parent]
-        cache.reorder_cache(parent)
+        cache.reorder_cache(parent.to(logits.device))
         for t in range(sampling.max_new_tokens):
             before = torch.cat([ends, out.tokens[rows, :t]], 1)[:, t:]
-            token, out.logp[rows, t], out.log_kept[rows, t] = draw(logits, uniform[rows, t], sampling, before)
+            token, out.logp[rows, t], out.log_kept[rows, t] = draw_there(logits, uniform[rows, t], sampling, before)
             out.tokens[rows, t] = token
             stop = self._stopped(out.tokens[rows, : t + 1], sampling)
             out.lengths[rows[stop]], out.finished[rows[stop]] = t + 1, True
@@ -77,18 +77,19 @@ class TransformersEngine:
                 return
             if len(go_on) < len(rows):
                 rows, token, mask, position, ends = (x[go_on] for x in (rows, token, mask, position, ends))
-                cache.reorder_cache(go_on)
+                cache.reorder_cache(go_on.to(logits.device))
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
             logits, cache = self._next(token[:, None], mask, position[:, None] + t, cache)
 
     def _next(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """Logits [b, V] after ids [b, n], and the cache with them; mask [b, seen + n], positions [b, n]."""
         options: dict[str, Any] = {self.cache_name: cache, "use_cache": True, "logits_to_keep": 1}
+        device = self.model.device
         if self.pads:
-            options["attention_mask"] = mask
+            options["attention_mask"] = mask.to(device)
         if self.takes_positions:
-            options["position_ids"] = positions
-        out = self.model(ids, **options)
+            options["position_ids"] = positions.to(device)
+        out = self.model(ids.to(device), **options)
         return out.logits[:, -1], out[self.cache_name]
 
     def _stopped(self, tokens: Tensor, sampling: Sampling) -> Tensor:

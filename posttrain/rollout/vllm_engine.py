@@ -18,7 +18,7 @@ from torch import Tensor
 
 from posttrain.core.errors import UserError
 from posttrain.rollout.engine import Completions, Sampling, empty_completions
-from posttrain.rollout.sampler import draw, endings
+from posttrain.rollout.sampler import draw_there, endings
 from posttrain.rollout.transformers_engine import NO_LIMIT
 
 CACHE_BYTES = 2 << 30  # of keys and values; rows that do not fit wait for others to end
@@ -105,8 +105,7 @@ class Draws:
         """Token t [b] of these rows [b], [b], from their logits [b, V] (may be overwritten)."""
         out, memory = self.out, self.sampling.memory
         before = self.seen[rows[:, None], t[:, None] + torch.arange(memory)]
-        uniform = self.uniform[rows, t].to(logits.device)
-        token, logp, log_kept = (x.cpu() for x in draw(logits, uniform, self.sampling, before.to(logits.device)))
+        token, logp, log_kept = draw_there(logits, self.uniform[rows, t], self.sampling, before)
         out.tokens[rows, t], out.logp[rows, t], out.log_kept[rows, t] = token, logp, log_kept
         self.seen[rows, t + memory] = token
         stop = torch.isin(token, self.stop_tokens).tolist()

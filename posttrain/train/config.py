@@ -68,6 +68,7 @@ class LanguageConfig(Config):
     cache_bytes: Natural = 0  # most that rows sampled at a time may take: keys, values, logits; 0: by the free memory
 
     lora: Natural = 0  # rank of LoRA adapters; 0: every weight is trained
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # of weights, optimizer and cache; auto: cuda where there is one
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of compute; master weights are always fp32
     tokens_per_micro_batch: Count = 2048  # bounds the memory of the training pass
 

@@ -60,7 +60,7 @@ class LanguageSetting:
         self.model = load_language_model(
             resolve(config.policy), max_new_tokens=config.max_new_tokens, precision=config.precision,
             lora=config.lora, seed=config.seed, tokens_per_micro_batch=config.tokens_per_micro_batch,
-            engine=config.engine, **masked)
+            engine=config.engine, device=config.device, **masked)
         self.policy = self.model.policy
         self.corrected = self._corrected()
         tokenizer = self.model.prompter.tokenizer
@@ -80,7 +80,8 @@ class LanguageSetting:
             "has no tokens for; they are left out",)
         self.notes = (*self.model.notes, *room, *left_out)
         chooser = dataclasses.asdict(self.curriculum) if self.curriculum else {}
-        self.facts = {"curriculum": chooser, "parts": list(parts_of(self.task)), "precision": self.model.precision}
+        self.facts = {"curriculum": chooser, "parts": list(parts_of(self.task)), "device": self.model.device,
+                      "precision": self.model.precision}
 
     def _corrected(self) -> Corrected | None:
         """The policy with weighted gradients, where its samples are another's."""
@@ -141,7 +142,8 @@ class LanguageSetting:
         if not config.teacher:
             raise UserError("teacher is missing: this method learns from one, as in --teacher FOLDER")
         model = load_language_model(resolve(config.teacher), max_new_tokens=config.max_new_tokens,
-                                    precision=config.precision, tokens_per_micro_batch=config.tokens_per_micro_batch)
+                                    precision=config.precision, tokens_per_micro_batch=config.tokens_per_micro_batch,
+                                    device=config.device)
         if model.prompter.tokenizer.get_vocab() != self.model.prompter.tokenizer.get_vocab():
             raise UserError(f"teacher = '{config.teacher}': has another vocabulary than the policy, so it cannot say "
                             "what it thinks of the policy's tokens")
@@ -237,7 +239,7 @@ class LanguageSetting:
             ("clip unit", f"one {self.policy.decision}; log-probabilities at temperature {config.temperature:g}"),
             ("policy", f"{config.policy}: {trained / 1e6:.1f}M trained weights"
                        f"{f' (LoRA rank {config.lora})' if config.lora else ''}, {self.model.precision} compute, "
-                       "fp32 master"),
+                       f"fp32 master{f', on {self.model.device}' if self.model.device != 'cpu' else ''}"),
         ]
 
     def _sampler(self) -> str:

@@ -62,8 +62,9 @@ class FlatAdamW:
         self.steps += 1
         if norm > max_norm:
             self.gradient.mul_(max_norm / norm)
+        steps = torch.tensor(float(self.steps), device=self.master.device)
         torch._fused_adamw_(
-            [self.master], [self.gradient], [self.first], [self.second], [], [torch.tensor(float(self.steps))],
+            [self.master], [self.gradient], [self.first], [self.second], [], [steps],
             lr=lr, beta1=self.betas[0], beta2=self.betas[1], weight_decay=self.weight_decay, eps=self.epsilon,
             amsgrad=False, maximize=False)
         self._refresh()
@@ -95,7 +96,8 @@ class FlatAdamW:
         for name in ("master", "first", "second"):
             getattr(self, name).copy_(state[name])
         self.steps = int(state["steps"])
-        self.kept = {name.partition("/")[2]: x.clone() for name, x in state.items() if name.startswith("kept/")}
+        self.kept = {name.partition("/")[2]: x.to(self.master.device, copy=True) for name, x in state.items()
+                     if name.startswith("kept/")}
         self.gradient.zero_()
         self._refresh()
 

@@ -58,7 +58,7 @@ def test_not_a_single_row_fits() -> None:
 ])
 def test_a_fold_is_undone(place: list[int], whole: bool) -> None:
     prompts = max(place) + 1
-    fold = Fold(torch.tensor(place), prompts)
+    fold = Fold.of(torch.tensor(place), prompts)
     assert (fold.index is None) == whole  # nothing to sort, so nothing is copied for it
     x = torch.randn(len(place), 2, 3, 5, generator=torch.Generator().manual_seed(0))
     folded = fold.fold(x)
@@ -102,8 +102,7 @@ def test_attention_is_that_of_each_row_alone(place: list[int], shared: int) -> N
     bias = torch.cat([rest_bias(rests, shared, 6), torch.zeros(len(place), 1, 1, 5)], -1)
     for row, width in enumerate(widths):
         bias[row, ..., shared + 6 + width:] = -torch.inf
-    found = store.attend(1, query, 5, Fold(torch.tensor(place), prompts),
-                         Fold(torch.zeros(len(place), dtype=torch.long), 1), bias)
+    found = store.attend(1, query, 5, Fold.of(torch.tensor(place), prompts), Fold(1, len(place), None), bias)
     for row, (prompt, rest, width) in enumerate(zip(place, rests.tolist(), widths, strict=True)):
         for head in range(2):
             keys, values = (torch.cat([store.root[1, part, 0, head], store.prompts[1, part, prompt, head, :rest],
