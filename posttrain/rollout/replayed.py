@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -33,14 +34,41 @@ class Exploration(NamedTuple):
         return self.end if step >= self.rounds else self.start + (self.end - self.start) * step / self.rounds
 
 
+class Drift:
+    """Noise of deviation 1 that keeps a share of itself: x ← ρ x + √(1 − ρ²) ε, from 0 where an episode begins.
+
+    An Ornstein-Uhlenbeck process in steps of an action; ρ is 0.85 in Lillicrap et al. 2015 (1509.02971), section 7.
+    """
+
+    def __init__(self, keep: float) -> None:
+        """keep: ρ in [0, 1)."""
+        self.keep, self.noise = keep, torch.zeros(0)
+
+    def next(self, fresh: Tensor) -> Tensor:
+        """x [N, A], from ε [N, A]; ε itself where nothing is kept."""
+        if not self.keep:
+            return fresh
+        before = self.noise if len(self.noise) else torch.zeros_like(fresh)
+        self.noise = self.keep * before + math.sqrt(1 - self.keep**2) * fresh
+        return self.noise
+
+    def forget(self, over: list[bool]) -> None:
+        """These of N episodes begin anew."""
+        if len(self.noise):
+            self.noise[torch.tensor(over)] = 0
+
+
 class ReplaySource:
     """One step of every environment before each `ratio` draws from the replay."""
 
     def __init__(self, envs: Environments, policy: ControlPolicy, replay: Replay, batch: int, noises: int,
                  exploration: Exploration, ratio: int, seed: int, act: Act | None = None,
-                 candidates: int = 1) -> None:
-        """act: what is done on observations [N, obs] with the policy's noise [N, candidates, A]; else its sample."""
-        self.act, self.candidates = act or self._sampled, candidates
+                 candidates: int = 1, drift: Drift | None = None) -> None:
+        """act: what is done on observations [N, obs] with the policy's noise [N, candidates, A]; else its sample.
+
+        drift: what becomes of the noise that is added to actions; None: it is new in each.
+        """
+        self.act, self.candidates, self.drift = act or self._sampled, candidates, drift or Drift(0.0)
         self.envs, self.policy, self.replay, self.seed = envs, policy, replay, seed
         self.batch, self.noises, self.exploration, self.ratio = batch, noises, exploration, ratio
 
@@ -60,6 +88,7 @@ class ReplaySource:
         found = self.envs.step(action)
         self.replay.add(obs=obs, action=action, reward=found.reward, next_obs=found.next_obs,
                         terminated=found.terminated, ended=found.terminated | found.truncated, achieved=found.achieved)
+        self.drift.forget(found.over)
 
     def _sampled(self, obs: Tensor, noise: Tensor) -> Tensor:
         return self.policy.enacted(obs, self.policy.sample(obs, noise[:, 0]).action)
@@ -72,7 +101,7 @@ class ReplaySource:
         with torch.no_grad():
             action = self.act(self.envs.obs, draw)
         if self.exploration.noise:
-            action = (action + self.exploration.noise * draw[:, 0]).clamp(-1, 1)
+            action = (action + self.exploration.noise * self.drift.next(draw[:, 0])).clamp(-1, 1)
         if epsilon:
             random = torch.rand(len(action), generator=generator) < epsilon
             action = torch.where(random if action.dim() == 1 else random[:, None], self._random(generator), action)

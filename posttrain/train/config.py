@@ -135,6 +135,7 @@ class ControlConfig(Config):
     random_steps: Natural = 1000  # replay: random actions before the first batch
     policy_steps: Natural = 0  # replay: actions of the policy itself after those, still before the first batch
     exploration: NonNegative = 0.0  # replay: standard deviation of noise added to actions, in halves of their range
+    exploration_memory: Fraction = 0.0  # share ρ of an action's noise that the next one keeps; DDPG's paper: 0.85
     epsilon: Fraction = 0.0  # replay: share of actions that are random, in the end
     epsilon_start: Fraction = 1.0  # replay: that share at first; it falls linearly
     epsilon_rounds: Natural = 0  # replay: batches until it has fallen

@@ -25,7 +25,7 @@ from posttrain.rollout.goals import has_goals
 from posttrain.rollout.history import History
 from posttrain.rollout.imagined import Imagined
 from posttrain.rollout.logged import BesideSource, DatasetSource, StretchSource
-from posttrain.rollout.replayed import Exploration, ReplaySource
+from posttrain.rollout.replayed import Drift, Exploration, ReplaySource
 from posttrain.rollout.segments import EpisodeSource, SegmentSource
 from posttrain.rollout.synthetic import SyntheticSource
 from posttrain.train import dynamics, stretches
@@ -102,6 +102,7 @@ class ControlSetting:
         if self.logged:
             self.facts["dataset"] = {"transitions": len(self.logged), "episodes": len(self.logged.returns),
                                      "mean_return": float(self.logged.returns.mean())}
+        self.drift = Drift(config.exploration_memory)
         self.scale = RewardScale(getattr(method, "discount", 1.0)) if config.normalize_reward else None
         if self.start:
             self.start.fill_statistics(self.normalizer, self.scale.seen if self.scale else None)
@@ -167,7 +168,7 @@ class ControlSetting:
             self.envs, self.policy, self.replay, config.batch_size - self.from_log, self.method.noises,
             Exploration(config.random_steps, config.exploration, config.epsilon_start, config.epsilon,
                         config.epsilon_rounds, config.policy_steps), config.replay_ratio, config.seed,
-            self._act, self.method.candidates) if self.acts else None
+            self._act, self.method.candidates, self.drift) if self.acts else None
         if self.logged is None:
             return acting
         beside = self.synthetic if config.synthetic else acting
@@ -234,7 +235,8 @@ class ControlSetting:
                  "stretches": self.nets.stretches.state_dict() if self.config.synthetic else {},
                  "synthetic": self.synthetic.tensors() if self.config.synthetic else {},
                  "memory": self.source.memories.states if self.config.memory and self.kind == "segments" else {},
-                 "history": self.source.tensors() if self.config.history else {}}
+                 "history": self.source.tensors() if self.config.history else {},
+                 "drift": {"noise": self.drift.noise} if self.drift.keep else {}}
         return {f"{part}/{name}": x for part, kept in parts.items() for name, x in kept.items()}
 
     def load(self, state: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -258,6 +260,8 @@ class ControlSetting:
             self.source.memories.states[role].copy_(x)
         if self.config.history:
             self.source.load(part("history"))
+        if self.drift.keep:
+            self.drift.noise = part("drift")["noise"]
 
     # ------------------------------------------------------------------ how good it is
 

@@ -214,6 +214,11 @@ def check_replay(method: Method[Any], config: ControlConfig, numbered: bool, goa
     if config.exploration and numbered:
         raise UserError(f"exploration = {config.exploration:g}: the actions of {config.task!r} are numbered; "
                         "random ones are the share epsilon")
+    if config.exploration_memory == 1:
+        raise UserError("exploration_memory = 1: must be below 1, or noise would never change")
+    if config.exploration_memory and not config.exploration:
+        raise UserError(f"exploration_memory = {config.exploration_memory:g}: must be 0 where exploration = 0 adds no "
+                        "noise")
     if config.dueling and not (numbered and "q" in method.needs):
         raise UserError(f"dueling = true: needs a method with Q of numbered actions, and {name} on "
                         f"{config.task!r} has none")

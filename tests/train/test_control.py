@@ -25,7 +25,7 @@ from posttrain.train.run import Trainer, train
 REPLAYED = {"random_steps": 40, "batch_size": 16, "rounds": 30}
 SMALL: dict[str, dict[str, Any]] = {"ppo": {"segment": 64, "minibatches": 4, "epochs": 2}, "sac": REPLAYED,
                                     "iql": REPLAYED, "grpo": {"starts": 2, "samples": 3},
-                                    "td3": {**REPLAYED, "replay_ratio": 2},
+                                    "td3": {**REPLAYED, "replay_ratio": 2, "exploration_memory": 0.5},
                                     "crossq": {**REPLAYED, "q_width": 12, "renorm_after": 50},
                                     "c51": {**REPLAYED, "replay": "hindsight", "envs": 2},
                                     "mrq": {**REPLAYED, "period": 10, "horizon": 2},
@@ -157,6 +157,8 @@ def test_environments_are_restored_in_mid_episode() -> None:
     ("iql", {"task": "Pendulum-v1", "span": 3}, "span = 3: iql learns from transitions of one action"),
     ("sac", {"task": "Pendulum-v1", "replay": "prioritized"}, "replay = 'prioritized': sac does not weigh"),
     ("dqn", {"task": "CartPole-v1", "exploration": 0.1}, "exploration = 0.1: the actions of 'CartPole-v1' are"),
+    ("td3", {"task": "Pendulum-v1", "exploration_memory": 1.0}, "exploration_memory = 1: must be below 1"),
+    ("sac", {"task": "Pendulum-v1", "exploration_memory": 0.5}, "must be 0 where exploration = 0 adds no noise"),
     ("td3", {"task": "Pendulum-v1", "policy": "latent"}, "policy = 'latent': td3 trains no encoder"),
     ("mrq", {"task": "Pendulum-v1", "policy": "deterministic"}, "mrq trains an encoder, so it acts by policy"),
     ("mrq", {"task": "CartPole-v1"}, "policy = 'latent': the actions of 'CartPole-v1' are numbered"),

@@ -8,9 +8,9 @@
 DQN's replay and slow target, for actions that are numbers: π(s) stands for the action that is best in s.
 n is 1 unless the replay spans several actions (the option `span`).
 
-Deviations: whoever acts adds independent normal noise (the option `exploration`), where the paper's noise is an
-Ornstein-Uhlenbeck process; no batch normalisation, and no decay of Q's weights; both losses are of one moment; hidden
-layers have one width, where the paper's have 400 and 300 units.
+Deviations: the noise of whoever acts (the option `exploration`) is new in each action unless `exploration_memory` says
+otherwise, where the paper's is an Ornstein-Uhlenbeck process, 0.85 of it kept; no batch normalisation, and no decay of
+Q's weights; both losses are of one moment; hidden layers have one width, where the paper's have 400 and 300 units.
 """
 
 from collections.abc import Mapping
