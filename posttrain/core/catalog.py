@@ -17,7 +17,7 @@ import ast
 import importlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from posttrain.core import source
 from posttrain.core.errors import UserError, nearest, unknown
+from posttrain.core.lineage import is_class, lineage, stated_defaults
 
 if TYPE_CHECKING:
     from posttrain.core.curriculum import Curriculum
     from posttrain.core.method import Method
 
-PACKAGE = Path(__file__).resolve().parent.parent
+PACKAGE = source.PACKAGE
 PAPERS = PACKAGE / "core" / "papers.jsonl"
 LEVELS = PACKAGE / "core" / "levels.json"
 CONFORMANCE = Path("tests", "test_every_method.py")
@@ -95,10 +96,10 @@ class MethodFile:
     @property
     def fields(self) -> tuple[source.Field, ...]:
         """Every hyperparameter: its own first, then those it inherits."""
-        if not _is_class(self.path, self.attribute):
+        if not is_class(self.path, self.attribute):
             return source.arguments(self.path, self.attribute)
         found: dict[str, source.Field] = {}
-        for path, class_name in _lineage(self.path, self.attribute):
+        for path, class_name in lineage(self.path, self.attribute):
             for field in source.fields(path, class_name):
                 found.setdefault(field.name, field)
         return tuple(found.values())
@@ -110,9 +111,14 @@ class MethodFile:
         return tuple(f for f in self.fields if f.name not in common or self.shelf == CURRICULUM)
 
     @property
+    def classes(self) -> list[tuple[Path, str]]:
+        """Its class and those above it, each with its file; none where it is a function."""
+        return list(lineage(self.path, self.attribute)) if is_class(self.path, self.attribute) else []
+
+    @property
     def home(self) -> str:
         """The kind of policy that it is shown for where nobody has said which: the first that it can train."""
-        for path, class_name in _lineage(self.path, self.attribute) if _is_class(self.path, self.attribute) else ():
+        for path, class_name in self.classes:
             if kinds := source.assigned(path, class_name, "kinds"):
                 return str(ast.literal_eval(kinds)[0])
             if material := source.assigned(path, class_name, "learns_from"):
@@ -121,84 +127,26 @@ class MethodFile:
 
     def defaults(self, kind: str) -> Mapping[str, Any]:
         """Its defaults for a kind of policy, of hyperparameters and of options, as its class states them."""
-        return _stated(self.path, self.attribute, kind) if _is_class(self.path, self.attribute) else {}
+        return stated_defaults(self.path, self.attribute, kind) if self.classes else {}
 
     def stated(self, name: str) -> Any:
         """The literal that its class, or the nearest one above it, assigns to a name; None where none does."""
-        for path, class_name in _lineage(self.path, self.attribute) if _is_class(self.path, self.attribute) else ():
-            if value := source.assigned(path, class_name, name):
-                return ast.literal_eval(value)
-        return None
+        values = (source.assigned(path, class_name, name) for path, class_name in self.classes)
+        return next((ast.literal_eval(value) for value in values if value), None)
 
     @property
     def needs(self) -> set[str]:
         """The networks that its class names as needed, and those above it as far as `super().needs` reaches."""
         found: set[str] = set()
-        for path, class_name in _lineage(self.path, self.attribute) if _is_class(self.path, self.attribute) else ():
-            if body := source.method(path, class_name, "needs"):
-                found |= {n.value for n in ast.walk(body) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-                if "super().needs" not in ast.unparse(body):
-                    break
+        for body in filter(None, (source.method(*each, "needs") for each in self.classes)):
+            found |= {n.value for n in ast.walk(body) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+            if "super().needs" not in ast.unparse(body):
+                break
         return found
 
     @property
     def code_lines(self) -> int:
         return source.code_lines(self.path)
-
-
-def _stated(path: Path, class_name: str, kind: str) -> Mapping[str, Any]:
-    """The defaults of a class for a kind of policy, without importing it: literals, and `**OTHER.defaults["KIND"]`."""
-    for file, name in _lineage(path, class_name):
-        stated = source.assigned(file, name, "defaults")
-        for keyword in getattr(stated, "keywords", ()):
-            if keyword.arg == kind:
-                return _spread(keyword.value, file)
-        if stated is not None:
-            return {}
-    return {}
-
-
-def _spread(node: ast.Dict, path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in zip(node.keys, node.values, strict=True):
-        if key is not None:
-            found[ast.literal_eval(key)] = ast.literal_eval(value)
-        else:  # OTHER.defaults["KIND"]
-            assert isinstance(value, ast.Subscript) and isinstance(value.value, ast.Attribute)
-            other = ast.unparse(value.value.value)
-            home = _imported_from(source.syntax(path), other, path)
-            assert home is not None, other
-            found |= _stated(home, other, ast.literal_eval(value.slice))
-    return found
-
-
-def _is_class(path: Path, name: str) -> bool:
-    return any(isinstance(n, ast.ClassDef) and n.name == name for n in source.syntax(path).body)
-
-
-def _lineage(path: Path, class_name: str) -> Iterable[tuple[Path, str]]:
-    """(file, class) from the class up to Method, following imports within the package."""
-    yield path, class_name
-    tree = source.syntax(path)
-    node = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name)
-    for base in node.bases:
-        name = ast.unparse(base).partition("[")[0]
-        if home := _imported_from(tree, name, path):
-            yield from _lineage(home, name)
-
-
-def _imported_from(tree: ast.Module, name: str, path: Path) -> Path | None:
-    """The file of the package that defines `name` for this one; None for what the package does not define."""
-    if _is_class(path, name):
-        return path
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and any(a.name == name for a in node.names):
-            root, *parts = (node.module or "").split(".")
-            home = PACKAGE.joinpath(*parts)
-            files = sorted(home.glob("*.py")) if home.is_dir() else [home.with_suffix(".py")]
-            ours = (f for f in files if root == "posttrain" and f.is_file())
-            return next((f for f in ours if _is_class(f, name)), None)
-    return None
 
 
 def methods() -> Mapping[str, MethodFile]:

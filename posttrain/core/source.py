@@ -22,6 +22,7 @@ from annotated_types import Ge, Gt, Interval, Le, Lt
 from posttrain.core import types
 from posttrain.core.errors import UserError, nearest
 
+PACKAGE = Path(__file__).resolve().parent.parent
 REQUIRED = object()  # the default of a field that has none
 
 
