@@ -10,7 +10,6 @@ A tensor's device is remembered with its memory, so that views, parameters and g
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Self
 
@@ -19,12 +18,10 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 CUDA = torch.device("cuda")
 ANY_INDEX = {"index", "index_put", "index_put_", "_index_put_impl_"}  # take indices in the host's memory too
 CROSSING = {"copy_", "_to_copy", "_local_scalar_dense", "set_"}
-SCALARS = {"copy_", "fill_"}
 
 
 class Pretend:
@@ -57,8 +54,17 @@ class Pretend:
         return x
 
 
-def tensors(*parts: Any) -> Iterator[Tensor]:
-    return (x for x in tree_leaves(parts) if isinstance(x, Tensor))
+def tensors(*parts: Any) -> list[Tensor]:
+    """Those among a call's arguments, or in lists of them."""
+    found = []
+    for part in parts:
+        if isinstance(part, Tensor):
+            found.append(part)
+        elif isinstance(part, (tuple, list)):
+            found += tensors(*part)
+        elif isinstance(part, dict):
+            found += tensors(*part.values())
+    return found
 
 
 class _Calls(TorchFunctionMode):
@@ -128,7 +134,7 @@ class _Checks(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name, holds = kwargs or {}, func.overloadpacket.__name__, self.pretend.holds
-        checked = [args[0], *args[2:]] if name in ANY_INDEX else [args, kwargs]
+        checked = (args[0], *args[2:]) if name in ANY_INDEX else (args, kwargs)
         sides = {holds(x) for x in tensors(checked) if holds(x) or x.dim() > 0}
         indices = [holds(x) for x in tensors(args[1])] if name in ANY_INDEX else []
         if name not in CROSSING:

@@ -44,9 +44,9 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LanguageConfig:
-    monkeypatch.setattr(language, "RETENTION_PROBLEMS", 1)
-    return LanguageConfig(policy=str(policy), task="addition", steps=2, out=str(tmp_path / "run"), prompts=2, samples=3,
-                          max_new_tokens=4, eval_problems=2, checkpoint_every=1, lr=1e-3, threads=1, precision="fp32")
+    monkeypatch.setattr(language, "RETENTION_PROBLEMS", 0)
+    return LanguageConfig(policy=str(policy), task="addition", steps=2, out=str(tmp_path / "run"), prompts=2, samples=2,
+                          max_new_tokens=3, eval_problems=1, checkpoint_every=1, lr=1e-3, threads=1, precision="fp32")
 
 
 @pytest.fixture

@@ -194,7 +194,7 @@ def test_interrupt_saves_and_resumes_to_the_same_end(config: LanguageConfig, mon
     with pytest.raises(KeyboardInterrupt):
         train(GRPO_, replace(config, checkpoint_every=100), PressCtrlC())
     assert checkpoint.steps(Path(config.out) / "checkpoints") == [1]
-    monkeypatch.setattr(embedded, "default_bytes", lambda: 100_000)
+    monkeypatch.setattr(embedded, "default_bytes", lambda device: 100_000)
     out = train(GRPO_, replace(config, checkpoint_every=100), resume=True).folder
     assert (out / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     assert (out / "final/model.safetensors").read_bytes() == (whole / "final/model.safetensors").read_bytes()
