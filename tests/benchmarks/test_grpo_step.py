@@ -1,5 +1,6 @@
 """What the comparison computes from what was measured; no timing."""
 
+import json
 import time
 from contextlib import nullcontext
 
@@ -185,6 +186,23 @@ def test_what_is_printed():
     assert ["floor,", "seconds", "3.00", "3.00"] in lines
     assert ["rollout", "28.3%", "6.4%"] in lines  # of 7.06 / 2 and 31.04 / 2 s
     assert ["optimizer", "–", "–"] in lines  # not timed: no share
+
+
+def test_what_was_measured_is_kept(monkeypatch, tmp_path):
+    steps = [Pair(report(2.0), report(6.0)), Pair(report(1.0), report(4.0))]
+    for name, found in {"require": None, "resolve": tmp_path, "architecture": ARCH, "measure": steps, "watch": 0.02,
+                        "inspect": {**MACHINE, "gflops": 900.0, "gbytes": 40.0}}.items():
+        monkeypatch.setattr(grpo_step, name, lambda *_, found=found: found)
+    monkeypatch.setattr(published, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    page = tmp_path / published.PAGE
+    page.write_text("<!-- begin grpo-step -->\n<!-- end grpo-step -->\n")
+    assert grpo_step.main([]) == 0
+    assert "medians of 1 steps; ratio of each: 4.00; peaks 900 GFLOP/s and 40 GB/s" in page.read_text()
+    kept = json.loads((tmp_path / "evidence/grpo-step.json").read_text())
+    assert kept["result"]["TRL"]["first"] == 6.0
+    assert kept["options"]["prompts"] == 8
+    assert len(kept["steps"]) == 2
 
 
 # -------------------- the two sides
