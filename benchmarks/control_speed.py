@@ -20,12 +20,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from published import watch
 from seeds import machine
-from versus import quiet
+from versus.command import exit_code
 from versus.paced import TASK, Work
 from versus.side import Side
 
-from posttrain.core.errors import PosttrainError, UserError
+from posttrain.core.errors import UserError
 
 TURN = {"ppo": (2 * 2048, 2048), "sac": (2048, 256)}  # actions before the first turn, and in one
 UPDATES = {"ppo": 320 / 2048, "sac": 1.0}  # for each action
@@ -42,12 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--anyway", action="store_true", help="measure although other processes are at work")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to a new file")
     args = parser.parse_args(argv)
-    try:
-        run(args)
-    except PosttrainError as error:
-        print(f"control_speed: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    return 0
+    return exit_code("control_speed", lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -57,10 +53,7 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.json is not None and args.json.exists():
         raise UserError(f"json = '{args.json}': exists already; name another file")
-    load = quiet.watch()
-    if load > quiet.LIMIT and not args.anyway:
-        raise PosttrainError(f"other processes use {load:.2f} cores, more than {quiet.LIMIT:.2f}; stop them, or report "
-                             "nevertheless with --anyway")
+    load = watch(args.anyway)
     measured = {method: measure(method, args) for method in TURN}
     if args.json is not None:
         kept = {"machine": machine(), "load_before": load, "turns": measured}

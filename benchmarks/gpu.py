@@ -21,13 +21,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from grpo_step import architecture, positive
+from versus.command import architecture, exit_code, positive
 from versus.floor import Floor
 from versus.posttrain_update import batch as as_batch
 from versus.workload import Drawn
 
 import posttrain
-from posttrain.core.errors import PosttrainError, UserError
+from posttrain.core.errors import UserError
 from posttrain.core.placement import device_of
 from posttrain.nets.architecture import Architecture
 from posttrain.policies.load import LanguageModel, load_language_model
@@ -83,12 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--new-tokens", type=positive, default=128, help="of each row (%(default)s)")
     parser.add_argument("--turns", type=positive, default=5, help="measured of each (%(default)s)")
     args = parser.parse_args(argv)
-    try:
-        run(args)
-    except PosttrainError as error:
-        print(f"gpu: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    return 0
+    return exit_code("gpu", lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from drawn import WAYS, letters, same
 from hugging_face import KINDS, tiny
 from torch import Tensor
-from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from toy import toy_model
 
@@ -32,10 +32,6 @@ SAMPLES = 3
 STOPPING = Sampling(max_new_tokens=20, stop_tokens=tuple(range(20, 28)))  # about one token in twelve
 
 
-def letters(ids: list[int]) -> str:
-    return "".join(chr(ord("!") + i % 90) for i in ids)
-
-
 def toy() -> Transformer:
     return toy_model(dtype=torch.float32)
 
@@ -43,15 +39,6 @@ def toy() -> Transformer:
 def sample(engine: EmbeddedEngine, sampling: Sampling = STOPPING, prompts: list[list[int]] = PROMPTS, seed: int = 0
            ) -> Completions:
     return engine.generate(prompts, SAMPLES, sampling, torch.Generator().manual_seed(seed))
-
-
-def same(a: Completions, b: Completions) -> None:
-    """The same tokens, and log-probabilities to the rounding of differently shaped products."""
-    assert torch.equal(a.tokens, b.tokens)
-    assert torch.equal(a.lengths, b.lengths)
-    assert torch.equal(a.finished, b.finished)
-    assert_close(a.logp, b.logp, rtol=0, atol=1e-5)
-    assert_close(a.log_kept, b.log_kept, rtol=0, atol=1e-5)
 
 
 @pytest.fixture
@@ -108,13 +95,7 @@ def test_bucket(count: int, most: int, least: int, size: int) -> None:
     assert bucket(count, most, least) == size
 
 
-@pytest.mark.parametrize("options", [
-    {"temperature": 0.7, "top_p": 0.9, "top_k": 30},
-    {"bad_words": ((3,), (9, 4), (8, 9, 5), *((a, b) for a in range(97) for b in range(a % 6, 97, 6)))},
-    {"logit_bias": ((2, 3.0), (4, -1.0)), "min_p": 0.05},
-    {"stop_strings": ("M_", "#", "Ka", "H", "nYh", "never this"), "stop_tokens": ()},
-    {"temperature": 0.0},
-], ids=lambda options: "-".join(options))
+@pytest.mark.parametrize("options", WAYS, ids=lambda options: "-".join(options))
 def test_every_way_of_drawing(options: dict[str, Any]) -> None:
     sampling = replace(STOPPING, **options)
     engine = EmbeddedEngine(toy(), letters, replays=True)

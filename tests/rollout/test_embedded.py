@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from drawn import letters, same
 from hugging_face import KINDS, tiny
 from torch.testing import assert_close
 from toy import toy_model
@@ -23,10 +24,6 @@ PROMPTS = [[5, 6, 7, 8, 9], [5, 6, 7, 10], [5, 6, 7, 11, 12, 13, 14, 15, 16]]
 STOPPING = Sampling(max_new_tokens=12, stop_tokens=tuple(range(20, 35)))  # about one token in six
 
 
-def letters(ids: list[int]) -> str:
-    return "".join(chr(ord("!") + i % 90) for i in ids)
-
-
 def engine(net: Transformer | None = None) -> EmbeddedEngine:
     return EmbeddedEngine(toy_model(dtype=torch.float32) if net is None else net, letters)
 
@@ -34,15 +31,6 @@ def engine(net: Transformer | None = None) -> EmbeddedEngine:
 def sample(sampling: Sampling = STOPPING, samples: int = 4, seed: int = 0, prompts: list[list[int]] = PROMPTS,
            net: Transformer | None = None) -> Completions:
     return engine(net).generate(prompts, samples, sampling, torch.Generator().manual_seed(seed))
-
-
-def same(a: Completions, b: Completions) -> None:
-    """The same tokens, and log-probabilities to the rounding of differently shaped products."""
-    assert torch.equal(a.tokens, b.tokens)
-    assert torch.equal(a.lengths, b.lengths)
-    assert torch.equal(a.finished, b.finished)
-    assert_close(a.logp, b.logp, rtol=0, atol=1e-5)
-    assert_close(a.log_kept, b.log_kept, rtol=0, atol=1e-5)
 
 
 def as_batch(out: Completions, samples: int, temperature: float) -> Groups:

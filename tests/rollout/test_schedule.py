@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from drawn import WAYS, letters, same
 from hugging_face import KINDS, tiny
 from torch import Tensor
-from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from toy import toy_model
 
@@ -32,10 +32,6 @@ RAGGED = [[5], [5, *range(40)], [5, *range(30, 90), *range(30)], [5, 6]]
 SAMPLES = 3
 ROWS = SAMPLES * len(PROMPTS)
 STOPPING = Sampling(max_new_tokens=12, stop_tokens=tuple(range(20, 35)))  # about one token in six
-
-
-def letters(ids: list[int]) -> str:
-    return "".join(chr(ord("!") + i % 90) for i in ids)
 
 
 @cache
@@ -125,15 +121,6 @@ def budget_for(rows: int, whole: Shape, samples: int = SAMPLES, prompts: int = l
     return whole.bytes(rows, min(prompts, rows, 2 * -(-rows // samples)))
 
 
-def same(a: Completions, b: Completions) -> None:
-    """The same tokens, and log-probabilities to the rounding of differently shaped products."""
-    assert torch.equal(a.tokens, b.tokens)
-    assert torch.equal(a.lengths, b.lengths)
-    assert torch.equal(a.finished, b.finished)
-    assert_close(a.logp, b.logp, rtol=0, atol=1e-5)
-    assert_close(a.log_kept, b.log_kept, rtol=0, atol=1e-5)
-
-
 def check_work(out: Completions, watched: Watched, prompts: Sequence[Sequence[int]], shared: int) -> None:
     """Through the layers went what all prompts share, once; the rest of each, once; each row's tokens but its last."""
     rests = sum(len(p) - shared for p in prompts)
@@ -213,13 +200,7 @@ def of_kind(kind: str) -> Completions:
     return alone(like(kind), PROMPTS, SAMPLES, STOPPING)
 
 
-@pytest.mark.parametrize("options", [
-    {"temperature": 0.7, "top_p": 0.9, "top_k": 30},
-    {"bad_words": ((3,), (9, 4), (8, 9, 5), *((a, b) for a in range(97) for b in range(a % 6, 97, 6)))},
-    {"logit_bias": ((2, 3.0), (4, -1.0)), "min_p": 0.05},
-    {"stop_strings": ("M_", "#", "Ka", "H", "nYh", "never this"), "stop_tokens": ()},
-    {"temperature": 0.0},
-], ids=lambda options: "-".join(options))
+@pytest.mark.parametrize("options", WAYS, ids=lambda options: "-".join(options))
 def test_every_way_of_drawing(options: dict[str, Any]) -> None:
     sampling = replace(STOPPING, **options)
     reference = alone(toy(), PROMPTS, SAMPLES, sampling)

@@ -1,0 +1,31 @@
+"""What tests of sampling have in common: ways of drawing, a decoder, and what the same completions are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.testing import assert_close
+
+from posttrain.rollout.engine import Completions
+
+WAYS: tuple[dict[str, Any], ...] = (
+    {"temperature": 0.7, "top_p": 0.9, "top_k": 30},
+    {"bad_words": ((3,), (9, 4), (8, 9, 5), *((a, b) for a in range(97) for b in range(a % 6, 97, 6)))},
+    {"logit_bias": ((2, 3.0), (4, -1.0)), "min_p": 0.05},
+    {"stop_strings": ("M_", "#", "Ka", "H", "nYh", "never this"), "stop_tokens": ()},
+    {"temperature": 0.0},
+)
+
+
+def letters(ids: list[int]) -> str:
+    return "".join(chr(ord("!") + i % 90) for i in ids)
+
+
+def same(a: Completions, b: Completions) -> None:
+    """The same tokens, and log-probabilities to the rounding of differently shaped products."""
+    assert torch.equal(a.tokens, b.tokens)
+    assert torch.equal(a.lengths, b.lengths)
+    assert torch.equal(a.finished, b.finished)
+    assert_close(a.logp, b.logp, rtol=0, atol=1e-5)
+    assert_close(a.log_kept, b.log_kept, rtol=0, atol=1e-5)
