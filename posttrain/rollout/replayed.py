@@ -52,10 +52,10 @@ class Drift:
         self.noise = self.keep * before + math.sqrt(1 - self.keep**2) * fresh
         return self.noise
 
-    def forget(self, over: list[bool]) -> None:
-        """These of N episodes begin anew."""
+    def forget(self, ended: Tensor) -> None:
+        """These of N episodes, [N] bool, begin anew."""
         if len(self.noise):
-            self.noise[torch.tensor(over)] = 0
+            self.noise[ended] = 0
 
 
 class ReplaySource:
@@ -86,9 +86,10 @@ class ReplaySource:
     def _act(self, action: Tensor) -> None:
         obs = self.envs.obs
         found = self.envs.step(action)
+        ended = found.terminated | found.truncated
         self.replay.add(obs=obs, action=action, reward=found.reward, next_obs=found.next_obs,
-                        terminated=found.terminated, ended=found.terminated | found.truncated, achieved=found.achieved)
-        self.drift.forget(found.over)
+                        terminated=found.terminated, ended=ended, achieved=found.achieved)
+        self.drift.forget(ended)
 
     def _sampled(self, obs: Tensor, noise: Tensor) -> Tensor:
         return self.policy.enacted(obs, self.policy.sample(obs, noise[:, 0]).action)

@@ -14,7 +14,7 @@ def test_noise_keeps_a_share_of_itself_within_an_episode() -> None:
     """
     drift = Drift(0.6)
     torch.testing.assert_close(drift.next(torch.tensor([[1.0], [2.0]])), torch.tensor([[0.8], [1.6]]))
-    drift.forget([False, True])
+    drift.forget(torch.tensor([False, True]))
     torch.testing.assert_close(drift.next(torch.tensor([[3.0], [4.0]])), torch.tensor([[2.88], [3.2]]))
 
 
