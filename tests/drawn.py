@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch.testing import assert_close
 
+from posttrain.nets.kernels import Uncompiled, compiled
+from posttrain.rollout import packed
 from posttrain.rollout.engine import Completions
 
 WAYS: tuple[dict[str, Any], ...] = (
@@ -16,6 +19,19 @@ WAYS: tuple[dict[str, Any], ...] = (
     {"stop_strings": ("M_", "#", "Ka", "H", "nYh", "never this"), "stop_tokens": ()},
     {"temperature": 0.0},
 )
+
+
+@pytest.fixture(autouse=True, params=["compiled", "torch"])
+def operations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module that imports this has each of its tests run with the compiled kernels and with torch's operations."""
+    if request.param == "torch":
+        monkeypatch.setattr(packed, "kernels_for", lambda *_: None)
+    else:
+        try:
+            compiled()
+        except Uncompiled as why:
+            pytest.skip(str(why))
+    return str(request.param)
 
 
 def letters(ids: list[int]) -> str:

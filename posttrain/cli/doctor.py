@@ -121,7 +121,18 @@ def _speed() -> dict[str, Any]:
         torch.set_num_threads(threads)
     gpu = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {"fp32_gflops": fp32, "bf16_gflops": bf16, "bf16_worthwhile": bf16 > 1.2 * fp32, "gpu": gpu,
-            "threads": threads}
+            "threads": threads, "kernels": _kernels()}
+
+
+def _kernels() -> str:
+    """Empty where they compile, else why not."""
+    from posttrain.nets.kernels import Uncompiled, compiled
+
+    try:
+        compiled()
+    except Uncompiled as why:
+        return str(why)
+    return ""
 
 
 def _gemm(kind: Any) -> float:
@@ -176,6 +187,8 @@ def report(facts: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
             ("matrix product", f"{speed['fp32_gflops']} GFLOP/s in fp32, {speed['bf16_gflops']} in bf16"),
             ("precision", "bf16 compute pays: --precision bf16" if speed["bf16_worthwhile"]
              else "bf16 compute does not pay here: --precision fp32"),
+            ("kernels", f"not compiled, so that sampling takes twice as long: {speed['kernels']}" if speed["kernels"]
+             else "compiled for this processor"),
             ("threads", f"{speed['threads']}; below about 1M parameters --threads 1 is fastest"),
             ("waiting threads", _waiting_advice())],
         "installed": [(name, version or "missing") for name, version in facts["versions"].items()],

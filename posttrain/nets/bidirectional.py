@@ -17,14 +17,12 @@ def hidden_states(net: Transformer, ids: Tensor, present: Tensor) -> Tensor:
     rows, width = ids.shape
     bias = torch.zeros(present.shape).masked_fill_(~present, -torch.inf)[:, None, None, None, :]
 
-    def attend_(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def look(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         kv_heads, size = k.shape[1:]
         query = (q * size**-0.5).view(rows, width, kv_heads, -1, size)
         keys, values = (x.view(rows, width, kv_heads, size).transpose(1, 2) for x in (k, v))
         return attend(query, [keys], [values], bias).reshape(rows * width, -1, size)
 
-    x = net.first(ids.flatten())
-    rotation = net.rotation(torch.arange(width).repeat(rows))
-    for i in range(net.arch.layers):
-        x = net.layer(i, x, rotation, attend_, net.linear)
-    return net.last(x).view(rows, width, -1)
+    by = net.arithmetic
+    attend_ = net.turned(torch.arange(width).repeat(rows), look, by)
+    return net.last(net.body(ids.flatten(), attend_, by)).view(rows, width, -1)

@@ -1,6 +1,6 @@
 """A decoder-only transformer over token trees: the same layer trains, prefills and decodes.
 
-What differs between the three is how a layer attends and how it multiplies by a weight; both are passed in.
+What differs between the three is how a layer attends and with what it computes; both are passed in.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,19 +17,45 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from posttrain.nets.architecture import Architecture, Rope
+from posttrain.nets.fused import Fused
 from posttrain.nets.head import embed
 from posttrain.nets.hf_weights import part_sizes
+from posttrain.nets.kernels import kernels_for
 from posttrain.nets.precision import at_least_fp32
 from posttrain.nets.tree import Tree, attend
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q [n, H, D], k and v [n, K, D] -> [n, H, D]
+Attend = Callable[[int, Tensor], Tensor]  # layer, queries, keys and values [n, (H + 2 K) D] -> [n, H D]
+Heads = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q [n, H, D], k and v [n, K, D] -> [n, H, D]
 TreeAttention = Callable[[Tensor, Tensor, Tensor, Tree, int | None], Tensor]  # as `tree_attention`
 Keep = Callable[[int, Tensor, Tensor], None]  # layer, its keys and values [n, K, D]
-Linear = Callable[[Tensor, str], Tensor]  # input [n, in], weight's name -> [n, out]
 Rotation = Sequence[tuple[Tensor, Tensor] | None]  # of some tokens, for each layer: cos and sin, [n, 1, D / 2] each
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu, "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh")}
+
+
+class Arithmetic(Protocol):
+    """What a layer computes with; a weight goes by its name.  The residual stream x stays fp32."""
+
+    def norm(self, x: Tensor, name: str) -> Tensor:
+        """x [n, d] as it enters a product."""
+        ...
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        """[n, in] -> [n, out]."""
+        ...
+
+    def gate(self, x: Tensor) -> Tensor:
+        """The MLP's gate and up, [n, 2 f] -> [n, f]."""
+        ...
+
+    def add(self, x: Tensor, y: Tensor, name: str) -> Tensor:
+        """x and what a layer adds to it, y [n, d], after the norm of that name; x may be overwritten."""
+        ...
+
+    def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotary positions (Su et al., 2104.09864): x [n, heads, D]; cos, sin [n, 1, D / 2]."""
+        ...
 
 
 class Transformer(nn.Module):
@@ -131,9 +158,28 @@ class Transformer(nn.Module):
             return F.rms_norm(x.flatten(1), w.shape, w, self.arch.norm_epsilon).view(x.shape)
         return F.rms_norm(x, w.shape, w, self.arch.norm_epsilon)
 
+    def gate(self, x: Tensor) -> Tensor:
+        gate, up = x.chunk(2, -1)
+        return ACTIVATIONS[self.arch.activation](gate) * up
+
+    def add(self, x: Tensor, y: Tensor, name: str) -> Tensor:
+        return x.add(self.norm(y, name), alpha=self.arch.residual_scale)
+
+    def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Halves are paired, as Hugging Face does."""
+        a, b = at_least_fp32(x).chunk(2, -1)
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """The fastest with gradients for the weights as they are."""
+        kernels = kernels_for(self.arch, self.head.dtype, self.head.device)
+        return self if kernels is None else Fused(self, kernels)
+
     def rotation(self, positions: Tensor) -> Rotation:
         """How each layer turns tokens at these positions [n]; None: not at all."""
-        tables = [(self.cos[i][positions][:, None], self.sin[i][positions][:, None]) for i in range(len(self.cos))]
+        tables = [(at_least_fp32(cos[positions])[:, None], at_least_fp32(sin[positions])[:, None])
+                  for cos, sin in zip(self.cos, self.sin, strict=True)]
         return [None if row is None else tables[row] for row in self.rope_of]
 
     def first(self, ids: Tensor) -> Tensor:
@@ -144,11 +190,11 @@ class Transformer(nn.Module):
             x = x * x.new_full((), self.arch.embed_scale)  # rounded as x is
         return at_least_fp32(x)
 
-    def body(self, ids: Tensor, positions: Tensor, attend_: Attend, linear: Linear) -> Tensor:
+    def body(self, ids: Tensor, attend_: Attend, by: Arithmetic) -> Tensor:
         """The residual stream after the layers, [n, d]; all activations are kept where a gradient is."""
-        x, rotation = self.first(ids), self.rotation(positions)
+        x = self.first(ids)
         for i in range(self.arch.layers):
-            x = self.layer(i, x, rotation, attend_, linear)
+            x = self.layer(i, x, attend_, by)
         return x
 
     def last(self, x: Tensor) -> Tensor:
@@ -156,39 +202,45 @@ class Transformer(nn.Module):
         x = self.norm(x, "norm")
         return x if self.arch.logit_scale == 1.0 else x * self.arch.logit_scale
 
-    def layer(self, i: int, x: Tensor, rotation: Rotation, attend_: Attend, linear: Linear) -> Tensor:
+    def layer(self, i: int, x: Tensor, attend_: Attend, by: Arithmetic) -> Tensor:
         """One block: residual stream [n, d] fp32 -> [n, d].  A norm that this architecture has not changes nothing."""
-        arch, turn = self.arch, rotation[i]
-        qkv = linear(self.norm(x, f"{i}.norm"), f"{i}.qkv").view(len(x), -1, arch.head_width)
-        q, k, v = qkv.split([arch.heads, arch.kv_heads, arch.kv_heads], 1)
-        q, k = self.norm(q, f"{i}.q_norm").to(v.dtype), self.norm(k, f"{i}.k_norm").to(v.dtype)
-        if turn is not None:
-            q, k = rotate(q, *turn), rotate(k, *turn)
-        if arch.query_scale != 1.0:
-            q = q * arch.query_scale
-        y = linear(attend_(i, q, k, v).reshape(len(x), -1), f"{i}.o")
-        x = x.add(self.norm(y, f"{i}.o_norm"), alpha=arch.residual_scale)
-        gate, up = linear(self.norm(x, f"{i}.mlp_norm"), f"{i}.gate_up").chunk(2, -1)
-        y = linear(ACTIVATIONS[arch.activation](gate) * up, f"{i}.down")
-        return x.add(self.norm(y, f"{i}.down_norm"), alpha=arch.residual_scale)
+        qkv = by.linear(by.norm(x, f"{i}.norm"), f"{i}.qkv")
+        x = by.add(x, by.linear(attend_(i, qkv), f"{i}.o"), f"{i}.o_norm")
+        gate_up = by.linear(by.norm(x, f"{i}.mlp_norm"), f"{i}.gate_up")
+        return by.add(x, by.linear(by.gate(gate_up), f"{i}.down"), f"{i}.down_norm")
 
-    def forward(self, tree: Tree, linear: Linear | None = None, keep: Keep | None = None) -> Tensor:
+    def turned(self, positions: Tensor, look: Heads, by: Arithmetic) -> Attend:
+        """Attention that sees queries and keys normed and turned as tokens at these positions [n] are."""
+        arch, rotation = self.arch, self.rotation(positions)
+
+        def attend_(i: int, qkv: Tensor) -> Tensor:
+            q, k, v = qkv.view(len(qkv), -1, arch.head_width).split([arch.heads, arch.kv_heads, arch.kv_heads], 1)
+            q, k = self.norm(q, f"{i}.q_norm").to(v.dtype), self.norm(k, f"{i}.k_norm").to(v.dtype)
+            if (turn := rotation[i]) is not None:
+                q, k = by.turn(q, *turn), by.turn(k, *turn)
+            if arch.query_scale != 1.0:
+                q = q * arch.query_scale
+            return look(i, q, k, v).reshape(len(qkv), -1)
+
+        return attend_
+
+    def forward(self, tree: Tree, by: Arithmetic | None = None, keep: Keep | None = None) -> Tensor:
         """Hidden states of all packed tokens, [n, d] fp32, after the last norm.
 
         keep: called with every layer's keys and values [n, K, D] when they are to be remembered.
         """
-        def attend_(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def look(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             if keep is not None:
                 keep(i, k, v)
             return attention(q, k, v, tree, self.arch.reach(i))
 
         attention = attention_on(self.head.device)
-        x = self.first(tree.ids)
-        rotation = self.rotation(tree.positions)
+        by = by or self.arithmetic
+        x, attend_ = self.first(tree.ids), self.turned(tree.positions, look, by)
         kept = self.activation_bytes // layer_bytes(self.arch, tree, self.head.element_size(),
                                                     scores=attention is tree_attention)
         for i in range(self.arch.layers):
-            given = (i, x, rotation, attend_, linear or self.linear)
+            given = (i, x, attend_, by)
             if i < kept or not torch.is_grad_enabled():
                 x = self.layer(*given)
             else:
@@ -213,15 +265,6 @@ def turns(rope: Rope, width: int) -> Tensor:
     own = rope.theta ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
     spared = ((rope.original * own / (2 * math.pi) - rope.low) / (rope.high - rope.low)).clamp(0, 1)
     return own * (spared + (1 - spared) / rope.factor)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (Su et al., 2104.09864), halves paired as Hugging Face does.
-
-    x [n, heads, D]; cos, sin [n, 1, D / 2].
-    """
-    a, b = at_least_fp32(x).chunk(2, -1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
 
 
 def attention_on(device: torch.device) -> TreeAttention:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from posttrain.core.errors import PosttrainError, unknown
+from posttrain.home import home
 from posttrain.policies import gguf_folder
 from posttrain.policies.packaged_models import PACKAGED, PackagedModel, Wheel
 
@@ -49,8 +50,7 @@ def to_stderr(line: str) -> None:
 
 def cache_folder() -> Path:
     """Where made models are kept: $POSTTRAIN_HOME/models, else ~/.cache/posttrain/models."""
-    home = os.environ.get("POSTTRAIN_HOME")
-    return (Path(home).expanduser() if home else Path.home() / ".cache" / "posttrain") / "models"
+    return home() / "models"
 
 
 def cached(names: Iterable[str] = PACKAGED) -> dict[str, Path | None]:

@@ -14,10 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from posttrain.nets.transformer import Linear, Transformer
+from posttrain.nets.transformer import Transformer
 from posttrain.rollout.cache import Cache, Fold, Folds, Room, Shape, Stored
 from posttrain.rollout.cascade import attend_apart, fold_biases, part_on
 from posttrain.rollout.engine import Sampling
+from posttrain.rollout.packed import Packed
 from posttrain.rollout.sampler import Draw, draw
 
 CHUNK = 8  # steps between two looks at who has ended
@@ -104,11 +105,11 @@ class Graphs:
 class Buckets:
     """The steps of calls that are alike: one cache, one way to sample, as many samples to a prompt."""
 
-    def __init__(self, net: Transformer, linear: Linear, logits: Callable[[Tensor], Tensor], shape: Shape, room: Room,
-                 sampling: Sampling, samples: int) -> None:
+    def __init__(self, net: Transformer, by: Packed, shape: Shape, room: Room, sampling: Sampling, samples: int
+                 ) -> None:
         """shape: in grains."""
         device = net.head.device
-        self.net, self.linear, self.logits, self.sampling, self.samples = net, linear, logits, sampling, samples
+        self.net, self.by, self.sampling, self.samples = net, by, sampling, samples
         self.cache = Cache(shape, room, device)
         self.part = part_on(device)
         self.apart = set(net.arch.reaches) == {None}  # with a reach, a row may look at no key of its prompt
@@ -167,11 +168,12 @@ class Buckets:
         where = (self.places[: size.rows], slice(None), at)
         look = self._look(size, Seated(size.prompts, self.samples, slot), start, at)
 
-        def attend(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def newest(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self.cache.write(i, k, v, where)
             return look(i, (q * q.shape[-1]**-0.5).view(len(q), k.shape[1], -1, q.shape[-1]))
 
-        return self.logits(self.net.last(self.net.body(token, start + at, attend, self.linear)))
+        attend_ = self.net.turned(start + at, newest, self.by)
+        return self.by.logits(self.net.last(self.net.body(token, attend_, self.by)))
 
     def _look(self, size: Size, fold: Folds, start: Tensor, at: Tensor) -> Callable[[int, Tensor], Tensor]:
         """Layer and query [b, K, R, D] -> [b, K, R, D]."""

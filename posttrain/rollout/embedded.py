@@ -6,54 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from posttrain.core.errors import UserError
 from posttrain.nets.transformer import Transformer
 from posttrain.rollout.buckets import GRAIN, Buckets
 from posttrain.rollout.cache import Shape, default_bytes
 from posttrain.rollout.engine import Completions, Sampling
+from posttrain.rollout.packed import Packed
 from posttrain.rollout.sampler import drawn_bytes
 from posttrain.rollout.schedule import Schedule
-
-
-class PackedLinear:
-    """Weights laid out for small products (oneDNN), made once per update; plain ones where that is not to be had."""
-
-    def __init__(self, net: Transformer, packs: bool = True) -> None:
-        self.net = net
-        weights = {name: net.merged(name) for name, w in net.named_weights() if w.dim() == 2}
-        reorder = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
-        self.packed = None
-        if packs and reorder is not None and _packs(net.head):
-            self.packed = {name: reorder(w.detach(), 64) for name, w in weights.items()}
-        self.plain = weights
-
-    def __call__(self, x: Tensor, name: str) -> Tensor:
-        bias = self.net.weight(f"{name}_bias") if self.net.has(f"{name}_bias") else None
-        x = x.to(self.plain[name].dtype)
-        if self.packed is None:
-            return F.linear(x, self.plain[name], bias)
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed[name], bias, "none", [], "")
-        return out
-
-    def follow(self) -> None:
-        """Take over the net's present weights, each in the place where it is; for plain ones."""
-        for name, weight in self.plain.items():
-            if weight is not self.net.weight(name):
-                weight.copy_(self.net.merged(name))
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return self(hidden, "embed" if self.net.arch.tied else "head").float()
-
-
-def _packs(weight: Tensor) -> bool:
-    """Whether oneDNN multiplies by weights of this type on this machine."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    bf16 = weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return bool(bf16) or weight.dtype == torch.float32
 
 
 class EmbeddedEngine:
@@ -72,9 +33,9 @@ class EmbeddedEngine:
     @torch.no_grad()
     def update(self) -> None:
         if self.buckets is None:
-            self.linear = PackedLinear(self.net, packs=not self.replays)
+            self.by = Packed(self.net, packs=not self.replays)
         else:
-            self.linear.follow()
+            self.by.follow()
 
     def _replay(self, *asked: Any) -> Buckets:
         """Those of the call before, if it was alike and the weights are where they were."""
@@ -82,7 +43,7 @@ class EmbeddedEngine:
         if self.buckets is None or self.made != made:
             self.buckets = None  # its memory, before more is asked for
             self.update()
-            self.buckets, self.made = Buckets(self.net, self.linear, self.linear.logits, *asked), made
+            self.buckets, self.made = Buckets(self.net, self.by, *asked), made
         return self.buckets
 
     def keep_to(self, cache_bytes: int) -> None:
@@ -104,5 +65,5 @@ class EmbeddedEngine:
             raise UserError(f"max_new_tokens = {limit}: the longest prompt has {longest} tokens and the context "
                             f"{arch.context}; at most {arch.context - longest} new tokens fit")
         uniform = torch.rand(len(prompts) * samples, limit, generator=generator)
-        return Schedule(self.net, self.linear, self.linear.logits, self.decode, prompts, samples, sampling, uniform,
-                        self.cache_bytes, self._replay if self.replays else None).run()
+        return Schedule(self.net, self.by, self.decode, prompts, samples, sampling, uniform, self.cache_bytes,
+                        self._replay if self.replays else None).run()

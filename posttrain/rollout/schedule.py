@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from posttrain.nets.precision import at_least_fp32
-from posttrain.nets.transformer import Linear, Transformer
+from posttrain.nets.transformer import Attend, Heads, Transformer
 from posttrain.nets.tree import attend, build_level, common_prefix, look_bias
 from posttrain.rollout.buckets import GRAIN, Buckets, Seats
 from posttrain.rollout.cache import Cache, Fold, Room, Shape, Where, close_gaps, rest_bias
 from posttrain.rollout.engine import Completions, Sampling, empty_completions
+from posttrain.rollout.packed import Packed
 from posttrain.rollout.sampler import Draw, draw_there, drawn_bytes, endings
 from posttrain.rollout.words import completes
 
@@ -32,9 +33,9 @@ class Schedule:
     the shapes of products, and so the rounding of log-probabilities.
     """
 
-    def __init__(self, net: Transformer, linear: Linear, logits: Callable[[Tensor], Tensor],
-                 decode: Callable[[list[int]], str], prompts: Sequence[Sequence[int]], samples: int,
-                 sampling: Sampling, uniform: Tensor, budget: int, replay: Replay | None = None) -> None:
+    def __init__(self, net: Transformer, by: Packed, decode: Callable[[list[int]], str],
+                 prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling, uniform: Tensor, budget: int,
+                 replay: Replay | None = None) -> None:
         """uniform [R, max_new_tokens]; budget: bytes of the cache and of what a step makes of living rows.
 
         replay: steps of fixed shapes, in whose cache the rows then live.  Who they are, and what they have drawn, is
@@ -43,7 +44,7 @@ class Schedule:
         Raises:
             UserError: if not a single row fits in the budget.
         """
-        self.net, self.linear, self.logits, self.decode = net, linear, logits, decode
+        self.net, self.by, self.decode = net, by, decode
         self.prompts, self.samples, self.sampling, self.uniform = prompts, samples, sampling, uniform
         self.lengths, shared = torch.tensor([len(p) for p in prompts]), common_prefix(prompts)
         shape = Shape(net.arch, net.head.dtype, shared, int(self.lengths.max()) - shared, sampling.max_new_tokens,
@@ -73,7 +74,7 @@ class Schedule:
             if ready and (ready >= min(enough, len(self.seen) - self.waiting) or not len(self.row)):
                 self._join(ready)
             elif self.buckets is None:
-                self._take(torch.arange(len(self.row)), self.logits(self._step()))
+                self._take(torch.arange(len(self.row)), self.by.logits(self._step()))
             else:
                 self._replay(self.buckets)
         return self.out
@@ -96,7 +97,7 @@ class Schedule:
         prompts, which = self.place[rows // self.samples].unique(return_inverse=True)
         self._regroup()
         device = self.last.device
-        self._take(places, self.logits(self.last[prompts.to(device)])[which.to(device)])
+        self._take(places, self.by.logits(self.last[prompts.to(device)])[which.to(device)])
 
     def _open(self, new: range) -> None:
         """Compute these prompts into the cache's next places."""
@@ -183,18 +184,35 @@ class Schedule:
 
     def _step(self) -> Tensor:
         """Hidden states [b, d] after every row's newest token, which goes into the cache."""
+        token = self.seen[self.row, self.sampling.memory + self.drawn - 1]
+        positions = self.start + self.drawn - 1
+        attend_ = self._compiled(positions) if self.by.kernels else self.net.turned(positions, self._newest(), self.by)
+        return self.net.last(self.net.body(token, attend_, self.by))
+
+    def _compiled(self, positions: Tensor) -> Attend:
+        """What a layer does with the rows' newest tokens, in one call."""
+        by, cache, rotation = self.by, self.cache, self.net.rotation(positions)
+        place = self.place[self.row // self.samples]
+
+        def attend_(i: int, qkv: Tensor) -> Tensor:
+            return by.attend(i, qkv, rotation[i], cache.root_layers[i], cache.prompt_layers[i], place,
+                             cache.row_layers[i], self.start, self.drawn)
+
+        return attend_
+
+    def _newest(self) -> Heads:
+        """The same in torch's operations, of queries and keys that are turned already."""
         arch, at, width = self.net.arch, self.drawn - 1, int(self.drawn.max())
         even = bool((self.drawn == width).all())
         where: Where = (slice(0, len(at)), slice(None), width - 1) if even else (torch.arange(len(at)), slice(None), at)
         biases = self._biases(width, even)
 
-        def attend_(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def look(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self.cache.write(i, k, v, where)
             q = (q * q.shape[-1]**-0.5).view(len(q), k.shape[1], -1, q.shape[-1])
             return self.cache.attend(i, q, width, self.fold, self.everyone, biases[arch.reach(i)])
 
-        token = self.seen[self.row, self.sampling.memory + at]
-        return self.net.last(self.net.body(token, self.start + at, attend_, self.linear))
+        return look
 
     def _biases(self, width: int, even: bool) -> dict[int | None, Tensor]:
         """For every reach [b, 1, 1, shared + rest + width]: −∞ at what a row's newest token does not look at."""
@@ -230,7 +248,7 @@ class Schedule:
 
         bias = cache(look) if len(parts) == 1 else look  # what many layers share; long ones are made anew
 
-        def attend_(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def fill(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             own = [level.pad(x).transpose(1, 2) for x in (k, v)]
             for store, new in zip(layers[i], own, strict=True):
                 store[first : first + len(new), :, : level.width] = new
@@ -243,5 +261,5 @@ class Schedule:
             return level.unpad(torch.cat(out, 1)).view(len(ids), -1, q.shape[-1])
 
         positions = level.positions.view(-1)[level.slots]
-        x = self.net.body(torch.tensor(ids, device=device), positions, attend_, self.linear)
+        x = self.net.body(torch.tensor(ids, device=device), self.net.turned(positions, fill, self.by), self.by)
         return self.net.last(x[torch.tensor([len(s) for s in segments]).cumsum(0).to(device) - 1])

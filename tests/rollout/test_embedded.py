@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from drawn import letters, same
+from drawn import letters, operations, same  # noqa: F401
 from hugging_face import KINDS, tiny
 from torch.testing import assert_close
 from toy import toy_model

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from drawn import WAYS, letters, same
+from drawn import WAYS, letters, operations, same  # noqa: F401
 from hugging_face import KINDS, tiny
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,6 +24,7 @@ from posttrain.nets.tree import Tree, build_level
 from posttrain.rollout import schedule
 from posttrain.rollout.cache import Shape
 from posttrain.rollout.engine import Completions, Sampling, empty_completions
+from posttrain.rollout.packed import Packed
 from posttrain.rollout.sampler import draw, drawn_bytes, endings
 from posttrain.rollout.schedule import Schedule
 
@@ -76,22 +77,34 @@ def expected() -> Completions:
     return alone(toy(), PROMPTS, SAMPLES, STOPPING)
 
 
+class Counting(Packed):
+    """How many tokens went through the layers."""
+
+    tokens = 0
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        self.tokens += len(x) * (name == "0.qkv")
+        return super().linear(x, name)
+
+
 class Watched(Schedule):
     """A schedule that remembers who was alive at each step, and how many tokens went through the layers."""
+
+    by: Counting
 
     def __init__(self, net: Transformer, prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling,
                  budget: int) -> None:
         self.steps: list[list[tuple[int, int]]] = []  # (row, how many tokens it has) by place
         self.ready: list[int] = []  # rows that could have joined at each step
-        self.most = self.tokens = 0  # rows alive at a time; tokens
+        self.most = 0  # rows alive at a time
 
-        def linear(x: Tensor, name: str) -> Tensor:
-            if name == "0.qkv":
-                self.tokens += len(x)
-            return net.linear(x, name)
-
-        super().__init__(net, linear, lambda hidden: net.linear(hidden, "embed"), letters, prompts, samples, sampling,
+        self.by = Counting(net)
+        super().__init__(net, self.by, letters, prompts, samples, sampling,
                          uniform(len(prompts) * samples, sampling), budget)
+
+    @property
+    def tokens(self) -> int:
+        return self.by.tokens
 
     def _regroup(self) -> None:
         self.most = max(self.most, len(self.row))
@@ -243,7 +256,7 @@ class Memory(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for x in out if isinstance(out, (tuple, list)) else [out]:
-            if isinstance(x, Tensor):
+            if isinstance(x, Tensor) and not x.is_mkldnn:  # weights that were laid out anew are of no call
                 self._follow(x.untyped_storage())
         return out
 

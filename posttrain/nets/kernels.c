@@ -1,0 +1,287 @@
+// What a transformer's layer does between its products, forwards and backwards, one call each; products of a few rows.
+//
+// Compiled by kernels.py when it is first wanted, for one size of head and one type of number.  Every sum is taken in
+// fp32; what torch's own operations round to T on the way is rounded here too, so that sampling and training agree.
+//
+//   HEAD   numbers of a head, even       GROUP  query heads that share a key head
+//   BF16   1: T is bf16, 0: fp32         GELU   1: the gate is GELU (tanh), 0: SiLU
+
+#include <math.h>
+#include <omp.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef int64_t I;
+
+#if BF16
+typedef uint16_t T;
+static inline float wide(T x) { uint32_t bits = (uint32_t)x << 16; float y; memcpy(&y, &bits, 4); return y; }
+static inline T narrow(float x) {  // to the nearest, ties to even
+    uint32_t bits; memcpy(&bits, &x, 4);
+    return (T)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+#else
+typedef float T;
+static inline float wide(T x) { return x; }
+static inline T narrow(float x) { return x; }
+#endif
+static inline float rounded(float x) { return wide(narrow(x)); }
+
+// e^x to 2e-7 of itself, by x = n ln 2 + r and Cephes' polynomial of r: unlike expf, a loop over it becomes vectors
+static inline float exponential(float x) {
+    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    float n = rintf(x * 1.44269504f), r = x - n * 0.693359375f + n * 2.12194440e-4f, p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    int32_t bits = ((int32_t)n + 127) << 23;
+    float power; memcpy(&power, &bits, 4);
+    return (p * r * r + r + 1.0f) * power;
+}
+
+static float inverse_rms(const float *x, I width, float epsilon) {
+    float sum = 0;
+    #pragma omp simd reduction(+:sum)
+    for (I j = 0; j < width; j++) sum += x[j] * x[j];
+    return 1 / sqrtf(sum / width + epsilon);
+}
+
+// out = x / rms(x) w, [rows, width]; out = x where w is null
+void norm(I rows, I width, const float *x, const float *w, float epsilon, T *out) {
+    #pragma omp parallel for if (rows > 3)
+    for (I i = 0; i < rows; i++) {
+        const float *from = x + i * width; T *to = out + i * width;
+        float r = w ? inverse_rms(from, width, epsilon) : 1;
+        for (I j = 0; j < width; j++) to[j] = narrow(w ? from[j] * r * w[j] : from[j]);
+    }
+}
+
+// dx [rows, width] of `norm`, of which g is the gradient at its result; and dw, a sum for each thread, [threads, width]
+//     dx = r (g w − x r² mean(g w x)),   dw = Σ g x r,   r = 1 / rms(x)
+void norm_back(I rows, I width, const float *x, const float *w, float epsilon, const T *g, float *dx, float *dw) {
+    #pragma omp parallel for
+    for (I i = 0; i < rows; i++) {
+        const float *from = x + i * width; const T *gi = g + i * width;
+        float *to = dx + i * width, *sums = dw + omp_get_thread_num() * width;
+        float r = inverse_rms(from, width, epsilon), along = 0;
+        #pragma omp simd reduction(+:along)
+        for (I j = 0; j < width; j++) along += wide(gi[j]) * w[j] * from[j];
+        along *= r * r / width;
+        for (I j = 0; j < width; j++) {
+            to[j] = r * (wide(gi[j]) * w[j] - from[j] * along);
+            sums[j] += wide(gi[j]) * from[j] * r;
+        }
+    }
+}
+
+// x += scale y, or scale times y's norm where w is not null; [rows, width]
+void add(I rows, I width, float *x, const T *y, const float *w, float epsilon, float scale) {
+    #pragma omp parallel for if (rows > 3)
+    for (I i = 0; i < rows; i++) {
+        float *to = x + i * width, t[width];
+        for (I j = 0; j < width; j++) t[j] = wide(y[i * width + j]);
+        float r = w ? inverse_rms(t, width, epsilon) : 1;
+        for (I j = 0; j < width; j++) to[j] += scale * (w ? t[j] * r * w[j] : t[j]);
+    }
+}
+
+// The gate's activation is a σ(z); z and dz / da of SiLU and of GELU (tanh), since 1 + tanh(z / 2) = 2 σ(z):
+#if GELU
+static inline float inside(float a) { return 1.5957691216f * (a + 0.044715f * a * a * a); }  // 2 √(2 / π) (…)
+static inline float slope(float a) { return 1.5957691216f * (1 + 0.134145f * a * a); }
+#else
+static inline float inside(float a) { return a; }
+static inline float slope(float a) { (void)a; return 1; }
+#endif
+static inline float sigmoid(float z) { return 1 / (1 + exponential(-z)); }
+
+// out [rows, width] = activation(x[:, :width]) x[:, width:]
+void gate(I rows, I width, const T *x, T *out) {
+    #pragma omp parallel for if (rows > 1)
+    for (I i = 0; i < rows; i++) {
+        const T *from = x + i * 2 * width, *up = from + width; T *to = out + i * width;
+        for (I j = 0; j < width; j++) {
+            float a = wide(from[j]);
+            to[j] = narrow(rounded(a * sigmoid(inside(a))) * wide(up[j]));
+        }
+    }
+}
+
+// dx [rows, 2 width] of `gate`, of which g [rows, width] is the gradient at its result
+void gate_back(I rows, I width, const T *x, const T *g, T *dx) {
+    #pragma omp parallel for
+    for (I i = 0; i < rows; i++) {
+        const T *from = x + i * 2 * width, *up = from + width, *gi = g + i * width; T *to = dx + i * 2 * width;
+        for (I j = 0; j < width; j++) {
+            float a = wide(from[j]), s = sigmoid(inside(a));
+            to[j] = narrow(rounded(wide(gi[j]) * wide(up[j])) * s * (1 + a * (1 - s) * slope(a)));
+            to[width + j] = narrow(wide(gi[j]) * rounded(a * s));
+        }
+    }
+}
+
+// out [rows, heads, HEAD] = x with the pairs of every head turned; a row of x is `stride` numbers after the last one;
+// cos, sin [rows, HEAD / 2]; way: 1, or −1 to turn back
+void turn(I rows, I heads, I stride, const T *x, const float *cos, const float *sin, float way, T *out) {
+    #pragma omp parallel for if (rows > 3)
+    for (I i = 0; i < rows; i++) for (I h = 0; h < heads; h++) {
+        const T *from = x + i * stride + h * HEAD; T *to = out + (i * heads + h) * HEAD;
+        const float *c = cos + i * (HEAD / 2), *s = sin + i * (HEAD / 2);
+        for (int d = 0; d < HEAD / 2; d++) {
+            float a = wide(from[d]), b = wide(from[d + HEAD / 2]);
+            to[d] = narrow(a * c[d] - way * b * s[d]);
+            to[d + HEAD / 2] = narrow(b * c[d] + way * a * s[d]);
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------ products of few rows
+
+#define LANES 16
+#define FEW 2  // beyond it oneDNN's products, which read weights that were laid out for them, are as fast
+typedef float V __attribute__((vector_size(4 * LANES)));
+
+static inline V load(const T *x) {
+#if BF16
+    typedef uint16_t Half __attribute__((vector_size(2 * LANES)));
+    typedef uint32_t Word __attribute__((vector_size(4 * LANES)));
+    Half half; memcpy(&half, x, sizeof half);
+    return (V)(__builtin_convertvector(half, Word) << 16);
+#else
+    V v; memcpy(&v, x, sizeof v);
+    return v;
+#endif
+}
+
+static inline float sum(V v) {
+    float s = 0;
+    for (int l = 0; l < LANES; l++) s += v[l];
+    return s;
+}
+
+// One column of the result for R rows: the weight's row is read once for all of them.
+static inline __attribute__((always_inline)) void column(const int R, I in, const float *x, const T *w, float *y) {
+    V a[FEW] = {};
+    I j = 0;
+    for (; j + LANES <= in; j += LANES) {
+        V v = load(w + j);
+        for (int r = 0; r < R; r++) { V u; memcpy(&u, x + r * in + j, sizeof u); a[r] += u * v; }
+    }
+    for (int r = 0; r < R; r++) y[r] = sum(a[r]);
+    for (; j < in; j++) for (int r = 0; r < R; r++) y[r] += x[r * in + j] * wide(w[j]);
+}
+
+// out [rows, width] = x [rows, in] wᵀ + bias, w [width, in], rows ≤ FEW; bias may be null
+void product(I rows, I in, I width, const T *x, const T *w, const T *bias, T *out) {
+    float wx[FEW * in];
+    for (I j = 0; j < rows * in; j++) wx[j] = wide(x[j]);
+    #pragma omp parallel for
+    for (I n = 0; n < width; n++) {
+        float y[FEW] = {0};
+        if (rows == 1) column(1, in, wx, w + n * in, y);
+        else column(FEW, in, wx, w + n * in, y);
+        for (I i = 0; i < rows; i++) out[i * width + n] = narrow(y[i] + (bias ? wide(bias[n]) : 0));
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------- attention
+
+// Keys and values [count, HEAD] that one query looks at.
+typedef struct { const T *keys, *values; I count; } Part;
+
+static float dot(const float *q, const T *k) {
+    float s = 0;
+    #pragma omp simd reduction(+:s)
+    for (int d = 0; d < HEAD; d++) s += q[d] * wide(k[d]);
+    return s;
+}
+
+// One head [HEAD] of queries or keys: normed where w is not null, turned where cos is not null.
+static void turned(const T *x, const float *w, float r, const float *cos, const float *sin, float *out) {
+    float t[HEAD];
+    for (int d = 0; d < HEAD; d++) t[d] = w ? rounded(wide(x[d]) * r * w[d]) : wide(x[d]);
+    for (int d = 0; d < HEAD / 2; d++) {
+        float a = t[d], b = t[d + HEAD / 2], c = cos ? cos[d] : 1, s = cos ? sin[d] : 0;
+        out[d] = rounded(a * c - b * s);
+        out[d + HEAD / 2] = rounded(b * c + a * s);
+    }
+}
+
+// 1 / rms of the `width` numbers over which a norm of queries or keys goes
+static float norm_of(const T *x, I width, float epsilon) {
+    float s = 0;
+    #pragma omp simd reduction(+:s)
+    for (I j = 0; j < width; j++) s += wide(x[j]) * wide(x[j]);
+    return 1 / sqrtf(s / width + epsilon);
+}
+
+// q [GROUP, HEAD] over three parts with one softmax; scores [GROUP, columns]
+static void look(const float *q, const Part *parts, float *scores, I columns, T *out) {
+    I n = 0;
+    for (const Part *p = parts; p < parts + 3; n += p++->count)
+        for (I j = 0; j < p->count; j++)
+            for (int g = 0; g < GROUP; g++) scores[g * columns + n + j] = rounded(dot(q + g * HEAD, p->keys + j * HEAD));
+    for (int g = 0; g < GROUP; g++) {
+        float *s = scores + g * columns, most = -INFINITY, total = 0, o[HEAD] = {0};
+        #pragma omp simd reduction(max:most)
+        for (I j = 0; j < n; j++) most = s[j] > most ? s[j] : most;
+        #pragma omp simd reduction(+:total)
+        for (I j = 0; j < n; j++) { s[j] = exponential(s[j] - most); total += s[j]; }
+        for (I j = 0; j < n; j++) s[j] = rounded(s[j] / total);
+        for (const Part *p = parts; p < parts + 3; s += p++->count) {
+            float its[HEAD] = {0};
+            for (I j = 0; j < p->count; j++)
+                for (int d = 0; d < HEAD; d++) its[d] += s[j] * wide(p->values[j * HEAD + d]);
+            for (int d = 0; d < HEAD; d++) o[d] = rounded(o[d] + rounded(its[d]));
+        }
+        for (int d = 0; d < HEAD; d++) out[g * HEAD + d] = narrow(o[d]);
+    }
+}
+
+// One new token of every row looks at what all rows share, at its prompt and at its row's own tokens, to which it adds
+// its key and value.
+//
+// qkv [rows, (GROUP + 2) kv, HEAD]: queries, keys, values; q_norm, k_norm: null, or as long as a head (`across` = 0) or
+// as all heads together (1); cos, sin [rows, HEAD / 2], null where a layer knows no positions.  Each of what follows
+// is keys and values alike: root [kv, shared, HEAD], prompts [places, kv, rest, HEAD], own [rows, kv, limit, HEAD].
+// place [rows]: where the prompt is; start [rows]: its tokens, the shared ones counted; drawn [rows]: tokens of the row,
+// the new one counted; reach: how many tokens it sees, itself included, 0: all.
+// scratch [threads, GROUP, shared + rest + limit]; out [rows, GROUP kv, HEAD].
+void attend(I rows, I kv, const T *qkv, const float *q_norm, const float *k_norm, I across, float epsilon,
+            const float *cos, const float *sin, float scale, const T *root_keys, const T *root_values, I shared,
+            const T *prompt_keys, const T *prompt_values, I rest, const I *place, T *own_keys, T *own_values, I limit,
+            const I *start, const I *drawn, I reach, float *scratch, T *out) {
+    I heads = kv * GROUP, columns = shared + rest + limit;
+    #pragma omp parallel for collapse(2) if (rows * kv * columns > 64)
+    for (I i = 0; i < rows; i++) for (I h = 0; h < kv; h++) {
+        const T *queries = qkv + i * (heads + 2 * kv) * HEAD, *keys = queries + heads * HEAD, *values = keys + kv * HEAD;
+        const float *c = cos ? cos + i * (HEAD / 2) : 0, *s = cos ? sin + i * (HEAD / 2) : 0;
+        float q[GROUP * HEAD], k[HEAD], r = 1;
+        for (int g = 0; g < GROUP; g++) {
+            I head = h * GROUP + g;
+            if (q_norm) r = across ? norm_of(queries, heads * HEAD, epsilon) : norm_of(queries + head * HEAD, HEAD, epsilon);
+            turned(queries + head * HEAD, q_norm ? q_norm + across * head * HEAD : 0, r, c, s, q + g * HEAD);
+        }
+        if (k_norm) r = across ? norm_of(keys, kv * HEAD, epsilon) : norm_of(keys + h * HEAD, HEAD, epsilon);
+        turned(keys + h * HEAD, k_norm ? k_norm + across * h * HEAD : 0, r, c, s, k);
+        for (int d = 0; d < GROUP * HEAD; d++) q[d] = rounded(q[d] * scale);
+
+        I at = drawn[i] - 1, mine = (i * kv + h) * limit * HEAD, its = (place[i] * kv + h) * rest * HEAD;
+        for (int d = 0; d < HEAD; d++) {
+            own_keys[mine + at * HEAD + d] = narrow(k[d]);
+            own_values[mine + at * HEAD + d] = values[h * HEAD + d];
+        }
+        I low = reach ? start[i] + at + 1 - reach : 0, ends[3] = {shared, start[i], start[i] + at + 1}, first = 0;
+        Part parts[3] = {{root_keys + h * shared * HEAD, root_values + h * shared * HEAD, 0},
+                         {prompt_keys + its, prompt_values + its, 0}, {own_keys + mine, own_values + mine, 0}};
+        for (int p = 0; p < 3; first = ends[p++]) {
+            I far = low <= first ? 0 : low < ends[p] ? low - first : ends[p] - first;  // tokens out of reach
+            parts[p].keys += far * HEAD;
+            parts[p].values += far * HEAD;
+            parts[p].count = ends[p] - first - far;
+        }
+        look(q, parts, scratch + omp_get_thread_num() * GROUP * columns, columns, out + (i * heads + h * GROUP) * HEAD);
+    }
+}

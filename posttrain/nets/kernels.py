@@ -1,0 +1,169 @@
+"""kernels.c, compiled for this processor when it is first wanted.  Where it cannot be, torch's own operations serve."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from posttrain.home import home
+from posttrain.nets.architecture import Architecture
+from posttrain.nets.precision import cpu_flags
+
+SOURCE = Path(__file__).with_name("kernels.c")
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math",
+         "-fassociative-math", "-fno-signed-zeros", "-ffp-contract=fast")
+COMPILE_SECONDS = 60  # most that it may take; two are usual
+GELU = "gelu_pytorch_tanh"
+FEW = 2  # rows: more are not taken by `product`
+
+ARGUMENTS = {"n": ctypes.c_int64, "f": ctypes.c_float, "p": ctypes.c_void_p}  # a count, a number, where a tensor lies
+
+Stored = Sequence[Tensor]  # keys and values [places, K, N, D]
+
+
+class Uncompiled(Exception):
+    """There are no kernels here, and why."""
+
+
+class Kernels:
+    """The functions of kernels.c, which says what each does.  Tensors are contiguous, on the processor, and x, qkv and
+    weights of products of the type that was compiled for."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        def function(name: str, arguments: str) -> Callable[..., None]:
+            found = getattr(library, name)
+            found.argtypes, found.restype = [ARGUMENTS[letter] for letter in arguments], None
+            made: Callable[..., None] = found
+            return made
+
+        self._norm, self._add = function("norm", "nnppfp"), function("add", "nnpppff")
+        self._gate, self._product = function("gate", "nnpp"), function("product", "nnnpppp")
+        self._norm_back, self._gate_back = function("norm_back", "nnppfppp"), function("gate_back", "nnppp")
+        self._turn = function("turn", "nnnpppfp")
+        self._attend = function("attend", "nnpppnfppfppnppnpppnppnpp")
+
+    def norm(self, x: Tensor, w: Tensor | None, epsilon: float, dtype: torch.dtype) -> Tensor:
+        """x [n, d] fp32 over its root mean square, times w [d] fp32 -> [n, d] of `dtype`; x where there is no w."""
+        out = torch.empty(x.shape, dtype=dtype)
+        self._norm(*x.shape, x.data_ptr(), at(w), epsilon, out.data_ptr())
+        return out
+
+    def norm_back(self, x: Tensor, w: Tensor, epsilon: float, g: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients to x [n, d] and w [d] of `norm`, of which g [n, d] is the one at its result."""
+        dx, dw = torch.empty_like(x), torch.zeros(torch.get_num_threads(), len(w))
+        self._norm_back(*x.shape, x.data_ptr(), w.data_ptr(), epsilon, g.data_ptr(), dx.data_ptr(), dw.data_ptr())
+        return dx, dw.sum(0)
+
+    def add(self, x: Tensor, y: Tensor, w: Tensor | None, epsilon: float, scale: float) -> Tensor:
+        """x [n, d] fp32, to which `scale` times y [n, d], or its norm where there is w [d] fp32, was added in place."""
+        self._add(*x.shape, x.data_ptr(), y.data_ptr(), at(w), epsilon, scale)
+        return x
+
+    def gate(self, x: Tensor) -> Tensor:
+        """activation(a) b of x = [a, b] [n, 2 f] -> [n, f]."""
+        out = torch.empty(len(x), x.shape[1] // 2, dtype=x.dtype)
+        self._gate(*out.shape, x.data_ptr(), out.data_ptr())
+        return out
+
+    def gate_back(self, x: Tensor, g: Tensor) -> Tensor:
+        """Gradient to x [n, 2 f] of `gate`, of which g [n, f] is the one at its result."""
+        dx = torch.empty_like(x)
+        self._gate_back(*g.shape, x.data_ptr(), g.data_ptr(), dx.data_ptr())
+        return dx
+
+    def turn(self, x: Tensor, cos: Tensor, sin: Tensor, way: float = 1.0) -> Tensor:
+        """x [n, heads, D], whose rows need not lie side by side, turned by cos and sin [n, …, D / 2], or back by −1."""
+        out = torch.empty(x.shape, dtype=x.dtype)
+        self._turn(len(x), x.shape[1], x.stride(0), x.data_ptr(), cos.data_ptr(), sin.data_ptr(), way, out.data_ptr())
+        return out
+
+    def product(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+        """x wᵀ + bias of x [n, in], n ≤ FEW, and w [out, in] -> [n, out]."""
+        assert len(x) <= FEW
+        out = torch.empty(len(x), len(w), dtype=x.dtype)
+        self._product(*x.shape, len(w), x.data_ptr(), w.data_ptr(), at(bias), out.data_ptr())
+        return out
+
+    def attend(self, qkv: Tensor, norms: tuple[Tensor | None, Tensor | None], epsilon: float,
+               turn: tuple[Tensor, Tensor] | None, scale: float, root: Stored, prompts: Stored, place: Tensor,
+               own: Stored, start: Tensor, drawn: Tensor, reach: int) -> Tensor:
+        """Rows' newest tokens over what all share, their prompts and their own tokens, to which their keys and values
+        are added: qkv [b, (H + 2 K) D] as a product leaves it -> [b, H D].
+
+        norms: of queries and of keys, fp32, as long as a head or as all of them; turn: cos and sin [b, D / 2];
+        place, start, drawn [b] long: where each row's prompt is, its tokens, the row's own with the new one.
+        """
+        (b, width), (_, kv, limit, size) = qkv.shape, own[0].shape
+        queries = width - 2 * kv * size
+        shared, rest = root[0].shape[2], prompts[0].shape[2]
+        scratch = torch.empty(torch.get_num_threads(), queries // (kv * size), shared + rest + limit)
+        out = torch.empty(b, queries, dtype=qkv.dtype)
+        across = norms[0] is not None and len(norms[0]) != size
+        cos, sin = turn or (None, None)
+        self._attend(b, kv, qkv.data_ptr(), at(norms[0]), at(norms[1]), across, epsilon, at(cos), at(sin), scale,
+                     root[0].data_ptr(), root[1].data_ptr(), shared, prompts[0].data_ptr(), prompts[1].data_ptr(), rest,
+                     place.data_ptr(), own[0].data_ptr(), own[1].data_ptr(), limit, start.data_ptr(), drawn.data_ptr(),
+                     reach, scratch.data_ptr(), out.data_ptr())
+        return out
+
+
+def at(x: Tensor | None) -> int | None:
+    """Where a tensor lies."""
+    return None if x is None else x.data_ptr()
+
+
+def kernels_for(arch: Architecture, dtype: torch.dtype, device: torch.device) -> Kernels | None:
+    """Those for models of this architecture with such weights; None where torch's operations must serve."""
+    if device.type != "cpu" or dtype not in (torch.bfloat16, torch.float32) or arch.head_width % 2:
+        return None
+    return _compiled_or_none(arch.head_width, arch.heads // arch.kv_heads, dtype == torch.bfloat16,
+                             arch.activation == GELU)
+
+
+@cache
+def _compiled_or_none(head: int, group: int, bf16: bool, gelu: bool) -> Kernels | None:
+    try:
+        return compiled(head, group, bf16, gelu)
+    except Uncompiled:
+        return None
+
+
+def compiled(head: int = 64, group: int = 1, bf16: bool = False, gelu: bool = False) -> Kernels:
+    """Kernels for heads of so many numbers, so many queries to a key, and SiLU's gate or GELU's; kept on disk.
+
+    Raises:
+        Uncompiled: if there is no compiler, or it fails.
+    """
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise Uncompiled("no C compiler: none of cc, gcc and clang is on the PATH")
+    command = [compiler, *FLAGS, f"-DHEAD={head}", f"-DGROUP={group}", f"-DBF16={int(bf16)}", f"-DGELU={int(gelu)}"]
+    for_whom = (*command, SOURCE.read_text(encoding="utf-8"), platform.machine(), *sorted(cpu_flags()))
+    file = home() / "kernels" / f"{hashlib.sha256(repr(for_whom).encode()).hexdigest()[:16]}.so"
+    try:
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+                made = Path(folder, "kernels.so")
+                subprocess.run([*command, "-o", str(made), str(SOURCE), "-lm"], check=True, capture_output=True,
+                               text=True, timeout=COMPILE_SECONDS)
+                made.replace(file)
+        return Kernels(ctypes.CDLL(str(file)))
+    except subprocess.CalledProcessError as error:
+        told = next((line for line in error.stderr.splitlines() if "error" in line), error.stderr[:200])
+        raise Uncompiled(f"{compiler} failed: {told}") from None
+    except subprocess.TimeoutExpired:
+        raise Uncompiled(f"{compiler} took more than {COMPILE_SECONDS} s") from None
+    except OSError as error:
+        raise Uncompiled(str(error)) from None
