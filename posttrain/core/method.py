@@ -74,6 +74,7 @@ class Method(Generic[B]):
     couples_decisions: ClassVar[bool] = True  # False: once prepared, each decision may be a row and a unit of its own
     kinds: ClassVar[tuple[str, ...]] = ()  # of policy, where it asks what not every kind can say; empty: every kind
     policies: ClassVar[tuple[str, ...]] = ()  # kinds of control's, where it asks what not all of them say; empty: all
+    ranged: ClassVar[str] = "gaussian"  # control's kind where none is named and actions are numbers in a range
     likelihood: ClassVar[Likelihood] = "one-step"  # what is scored where a policy has no exact likelihood
     continues: ClassVar[bool] = False  # True: it is for what another run left, which --start-from brings
     sampled_by: ClassVar[Literal["policy", "anchor"]] = "policy"  # the network that draws pictures to learn from

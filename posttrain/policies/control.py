@@ -25,7 +25,7 @@ from posttrain.nets.renorm import Renorm
 from posttrain.policies.acting import ControlPolicy, Observer, Sampled, over, steps_of
 from posttrain.policies.exploring import BangBang, StateDependent
 
-LOG_STD = (-5.0, 2.0)  # of a squashed Gaussian
+LOG_STD = (-5.0, 2.0)  # of a squashed Gaussian and a bounded one
 EDGE = 1 - 1e-6  # how near to ± 1 an action is taken to be where it was given
 
 
@@ -39,28 +39,49 @@ class Gaussian(ControlPolicy):
         super().__init__(spaces, *arguments, **options)
         self.log_std = nn.Parameter(torch.zeros(spaces.action))
 
+    @property
+    def _log_std(self) -> Tensor:
+        return self.log_std
+
     def sample(self, obs: Tensor, noise: Tensor) -> Sampled:
-        return Sampled(self(obs) + self.log_std.exp() * noise, self._density(noise))
+        return Sampled(self.mode(obs) + self._log_std.exp() * noise, self._density(noise))
 
     def mode(self, obs: Tensor) -> Tensor:
         out: Tensor = self(obs)
         return out
 
     def log_density(self, obs: Tensor, action: Tensor) -> Tensor:
-        return self._density((action - self.mode(obs)) * (-self.log_std).exp())
+        return self._density((action - self.mode(obs)) * (-self._log_std).exp())
 
     def _density(self, z: Tensor) -> Tensor:
         """log density of μ + σ z, [B]."""
-        return -0.5 * (z**2).sum(-1) - (self.log_std + 0.5 * math.log(2 * math.pi)).sum()
+        return -0.5 * (z**2).sum(-1) - (self._log_std + 0.5 * math.log(2 * math.pi)).sum()
 
     def entropy(self, obs: Tensor) -> Tensor:
-        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(obs))
+        return (self._log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(obs))
 
     def kl_from(self, batch: Batch, other: Gaussian) -> Tensor:
         """KL(other ‖ self) of each decision, [B, T]."""
         with torch.no_grad():
             mean = other.mode(other.seen(batch))
-        return over(batch, _kl(mean, other.log_std.detach(), self.mode(self.seen(batch)), self.log_std))
+        return over(batch, _kl(mean, other._log_std.detach(), self.mode(self.seen(batch)), self._log_std))
+
+
+class BoundedGaussian(Gaussian):
+    """a ~ N(tanh μ(s), σ²), log σ in [−5, 2]: no mean outside the range, and no density without bound.
+
+    Kostrikov et al. 2021 (2110.06169), in the authors' code.
+    """
+
+    kind = "bounded-gaussian"
+    last_gain = math.sqrt(2)
+
+    @property
+    def _log_std(self) -> Tensor:
+        return self.log_std.clamp(*LOG_STD)
+
+    def mode(self, obs: Tensor) -> Tensor:
+        return torch.tanh(self(obs))
 
 
 class SquashedGaussian(ControlPolicy):
@@ -199,7 +220,7 @@ class Greedy(ControlPolicy):
 
 
 KINDS: dict[str, type[ControlPolicy]] = {kind.kind: kind for kind in (
-    Gaussian, SquashedGaussian, StateDependent, BangBang, Deterministic, Categorical, Greedy)}
+    Gaussian, BoundedGaussian, SquashedGaussian, StateDependent, BangBang, Deterministic, Categorical, Greedy)}
 NUMBERED = ("categorical", "greedy")  # those whose actions are
 
 

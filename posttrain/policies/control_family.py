@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from posttrain.data.steps import Spaces
 from posttrain.nets.mlp import MLP, Normalizer
 from posttrain.nets.renorm import Renorm
-from posttrain.policies.acting import ControlPolicy, Sampled
-from posttrain.policies.control import KINDS, _squashed
+from posttrain.policies.acting import Sampled
+from posttrain.policies.control import KINDS, BoundedGaussian, _squashed
 
 WAVES = 3  # d / 2 of the code of κ; the authors' code
 REACH = 6.0  # κ = 1 is coded as this: the width of the authors' range for AntMaze
-LOWEST = -5.0  # of log σ of an action; the authors' code
 
 
-class Family(ControlPolicy):
+class Family(BoundedGaussian):
     """a ~ N(tanh μ(s, e(κ)), σ²) for every κ in [0, 1]; κ = (1 + tanh u) / 2, u ~ N(μ_b(s), σ_b²), is the balance's.
 
     Whoever does not say κ acts by the likeliest.
     """
 
     kind = "family"
-    outputs = 1
+    last_gain = 0.01
 
     def __init__(self, spaces: Spaces, width: int, layers: int, activation: str, normalizer: Normalizer | None,
                  generator: torch.Generator, *, remembered: int = 0, renorm: Renorm | None = None) -> None:
@@ -33,7 +30,6 @@ class Family(ControlPolicy):
         hidden = [width] * layers
         self.body = MLP([spaces.obs + remembered + 2 * WAVES, *hidden, spaces.action], activation, generator,
                         self.last_gain)
-        self.log_std = nn.Parameter(torch.zeros(spaces.action))
         self.balance = MLP([spaces.obs + remembered, *hidden, 1], activation, generator, self.last_gain)
         self.balance_log_std = nn.Parameter(torch.zeros(1))
 
@@ -48,36 +44,20 @@ class Family(ControlPolicy):
         x = torch.cat([self._normalized(obs), waves(kappa)], -1)
         return torch.tanh(self.body.fixed(x) if fixed else self.body(x))
 
-    @property
-    def _log_std(self) -> Tensor:
-        return self.log_std.clamp(min=LOWEST)
-
     def climbing(self, obs: Tensor, kappa: Tensor, noise: Tensor) -> Tensor:
         """An action of the policy κ from noise [B, A], with gradient to κ alone."""
         return (self.mean(obs, kappa, fixed=True) + self._log_std.detach().exp() * noise).clamp(-1, 1)
 
     def fit(self, obs: Tensor, action: Tensor, kappa: Tensor) -> Tensor:
         """log π(a | s) of the policy κ, [B]."""
-        z = (action - self.mean(obs, kappa)) * (-self._log_std).exp()
-        return (-0.5 * z**2 - self._log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+        return self._density((action - self.mean(obs, kappa)) * (-self._log_std).exp())
 
     def likeliest(self, obs: Tensor) -> Tensor:
         """κ [B] that the balance chooses."""
         return (1 + torch.tanh(self.balance(self._normalized(obs))[:, 0])) / 2
 
-    def sample(self, obs: Tensor, noise: Tensor) -> Sampled:
-        kappa = self.likeliest(obs)
-        action = self.mean(obs, kappa) + self._log_std.exp() * noise
-        return Sampled(action, self.fit(obs, action, kappa))
-
     def mode(self, obs: Tensor) -> Tensor:
         return self.mean(obs, self.likeliest(obs))
-
-    def log_density(self, obs: Tensor, action: Tensor) -> Tensor:
-        return self.fit(obs, action, self.likeliest(obs))
-
-    def entropy(self, obs: Tensor) -> Tensor:
-        return (self._log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(obs))
 
 
 def waves(kappa: Tensor) -> Tensor:

@@ -98,9 +98,10 @@ class MaskedConfig(LanguageConfig):
 class ControlConfig(Config):
     """The options of a run that trains a policy to act on an environment."""
 
-    policy: Literal["auto", "gaussian", "squashed-gaussian", "state-dependent", "bang-bang", "deterministic",
-                    "categorical", "greedy", "latent", "adapting", "transformer", "flow", "mean-flow", "denoiser",
-                    "noisy-flow", "diffusion", "latent-flow", "edited-flow", "family", "ensemble"] = "auto"  # kind
+    policy: Literal["auto", "gaussian", "bounded-gaussian", "squashed-gaussian", "state-dependent", "bang-bang",
+                    "deterministic", "categorical", "greedy", "latent", "adapting", "transformer", "flow", "mean-flow",
+                    "denoiser", "noisy-flow", "diffusion", "latent-flow", "edited-flow", "family",
+                    "ensemble"] = "auto"  # kind
     task: str = "CartPole-v1"  # any Gymnasium id
     steps: Count = 100  # lines of metrics.jsonl, each of `rounds` batches
     source: Literal["auto", "segments", "episodes", "replay", "dataset"] = "auto"  # what a batch holds; auto: by method
@@ -152,7 +153,7 @@ class ControlConfig(Config):
     activation: Literal["tanh", "relu", "elu"] = "tanh"  # of hidden layers
     memory: Natural = 0  # units of a GRU before policy and critic, which see its state beside the observation
     recall: Count = 64  # memory: steps that an update goes back through
-    log_std: float = 0.0  # gaussian, state-dependent: ln of the noise's standard deviation at first
+    log_std: float = 0.0  # gaussian, bounded-gaussian, state-dependent: ln of the noise's standard deviation at first
     hold: Count = 1  # state-dependent: steps that one matrix of noise serves
     heads: Count = 1  # transformer: of attention, which divide the width
     context: Count = 20  # transformer: steps that an action follows from

@@ -11,7 +11,7 @@ from posttrain.core.errors import UserError
 from posttrain.data.dataset import Dataset, read_datasets, told
 from posttrain.data.steps import Spaces
 from posttrain.policies.acting import ControlPolicy
-from posttrain.policies.control import NUMBERED, Gaussian
+from posttrain.policies.control import LOG_STD, NUMBERED, BoundedGaussian, Gaussian
 from posttrain.policies.control_noise import CHAINS, NOISE_KINDS
 from posttrain.policies.exploring import ON_POLICY, StateDependent
 from posttrain.policies.sequence import Sequence
@@ -93,9 +93,9 @@ def policy_of(method: Method[Any], config: ControlConfig, numbered: bool) -> str
     Raises:
         UserError: where it does not fit the environment's actions.
     """
-    kind = config.policy
+    kind: str = config.policy
     if kind == "auto":
-        kind = "categorical" if numbered else "gaussian"
+        kind = "categorical" if numbered else method.ranged
     if (kind == Sequence.kind) != (method.learns_from == "stretches"):
         raise UserError(f"policy = {kind!r}: {method_name(method)} learns from " + (
             "single decisions" if kind == Sequence.kind else "what came before each, as 'transformer' does"))
@@ -172,8 +172,12 @@ def set_noise(policy: ControlPolicy, config: ControlConfig) -> None:
         policy.hold = config.hold
     if config.log_std:
         if not isinstance(policy, (Gaussian, StateDependent)):
-            raise UserError(f"log_std = {config.log_std:g}: only policies 'gaussian' and 'state-dependent' start from "
-                            "it; must be 0")
+            raise UserError(f"log_std = {config.log_std:g}: only Gaussian policies with one σ everywhere and "
+                            "'state-dependent' start from it; must be 0")
+        low, high = LOG_STD
+        if isinstance(policy, BoundedGaussian) and not low <= config.log_std <= high:
+            raise UserError(f"log_std = {config.log_std:g}: policies of the kind {policy.kind!r} keep it in "
+                            f"[{low:g}, {high:g}]")
         nn.init.constant_(policy.log_std, config.log_std)
 
 

@@ -75,7 +75,8 @@ def test_only_a_memory_finds_its_way(memory: int, low: float, high: float, tmp_p
     ("sac", {"task": "Pendulum-v1", "memory": 4}, "memory = 4: sac learns from single actions"),
     ("sac", {"task": "Pendulum-v1", "policy": "bang-bang"}, "policy = 'bang-bang': sac learns from replayed actions"),
     ("gsde", {"task": "Pendulum-v1", "policy": "gaussian"}, "hold = 4: only the noise of policy = 'state-dependent'"),
-    ("ppo", {"task": "CartPole-v1", "log_std": -1.0}, "log_std = -1: only policies 'gaussian' and 'state-dependent'"),
+    ("ppo", {"task": "CartPole-v1", "log_std": -1.0}, "log_std = -1: only Gaussian policies with one σ everywhere"),
+    ("iql", {"task": "Pendulum-v1", "log_std": -6.0}, "policies of the kind 'bounded-gaussian' keep it in [-5, 2]"),
     ("gsde", {"task": "CartPole-v1"}, "policy = 'state-dependent': the actions of 'CartPole-v1' are numbered"),
 ])
 def test_what_cannot_be_is_one_line(name: str, given: dict[str, Any], message: str, tmp_path: Path) -> None:

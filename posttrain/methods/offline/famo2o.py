@@ -31,7 +31,7 @@ ENTROPY = -0.5  # H̄, nats; the authors' code
 class FamO2O(IQL):
     paper = Paper("2310.17966", "Wang et al., 2023", parent="iql")
     noises = 3
-    defaults = by_kind(control={**IQL.defaults["control"], "policy": "family", "lr_schedule": "constant"})
+    defaults = by_kind(control={**IQL.defaults["control"], "policy": "family"})
 
     inverse_temperature: NonNegative = 1.0  # low, 1 / reward; the authors' code
     highest: NonNegative = 5.0  # high, 1 / reward; the authors' code

@@ -8,7 +8,8 @@
 
 τ → 1 makes V a maximum over the actions in the data; β = 0 is behaviour cloning.
 
-Deviations: the authors' code updates V first and Q and π against the new one; here all three are of one moment.
+Deviations: the authors' code updates V first and Q and π against the new one; here all three are of one moment.  Its
+actor's learning rate falls to 0 along a cosine, V's and Q's stay; here one schedule is all networks', and stays.
 """
 
 from collections.abc import Mapping
@@ -24,8 +25,9 @@ from posttrain.core import Count, Fraction, Loss, Method, Models, NonNegative, P
 class IQL(Method[Transitions]):
     paper = Paper("2110.06169", "Kostrikov, Nair & Levine, 2021")
     learns_from = "transitions"
+    ranged = "bounded-gaussian"
     defaults = by_kind(control={  # paper app. B
-        "width": 256, "activation": "relu", "max_grad_norm": 1e6, "rounds": 1000, "lr_schedule": "cosine"})
+        "width": 256, "activation": "relu", "max_grad_norm": 1e6, "rounds": 1000, "lr_schedule": "constant"})
 
     expectile: Fraction = 0.7  # τ; paper app. B, locomotion
     inverse_temperature: NonNegative = 3.0  # β, 1 / reward; paper app. B, locomotion
