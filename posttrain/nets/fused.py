@@ -13,6 +13,7 @@ from posttrain.nets.precision import at_least_fp32
 
 if TYPE_CHECKING:
     from posttrain.nets.transformer import Transformer
+    from posttrain.nets.tree import Tree
 
 
 class Fused:
@@ -26,6 +27,10 @@ class Fused:
             return x
         arch = self.net.arch
         return _apply(Norm, x, self.net.weight(name), arch.norm_offset, arch.norm_epsilon, self.kernels)
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, tree: Tree, reach: int | None = None) -> Tensor:
+        """What `tree_attention` returns, and no score kept."""
+        return _apply(Look, q, k, v, tree, tree.ranges(reach), self.kernels)
 
     def gate(self, x: Tensor) -> Tensor:
         return _apply(Gate, x, self.kernels)
@@ -89,3 +94,24 @@ class Turn(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
         return ctx.kernels.turn(g.contiguous(), *ctx.saved_tensors, way=-1.0), None, None, None
+
+
+class Look(torch.autograd.Function):
+    """Tokens of a tree over those that they descend from: q [n, H, D], k, v [n, K, D] -> [n, H, D]."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, tree: Tree, ranges: Tensor, kernels: Kernels) -> Tensor:
+        q = q.contiguous()
+        ctx.save_for_backward(q, k, v, ranges)
+        ctx.sizes, ctx.kernels = tree.sizes, kernels
+        return kernels.look(q, _stores(k, v, tree.sizes), ranges)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, ranges = ctx.saved_tensors
+        return *ctx.kernels.look_back(q, _stores(k, v, ctx.sizes), ranges, g.contiguous()), None, None, None
+
+
+def _stores(k: Tensor, v: Tensor, sizes: list[int]) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(k.split(sizes), v.split(sizes), strict=True))

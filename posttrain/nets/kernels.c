@@ -188,8 +188,8 @@ void product(I rows, I in, I width, const T *x, const T *w, const T *bias, T *ou
 
 // ---------------------------------------------------------------------------------------------------------- attention
 
-// Keys and values [count, HEAD] that one query looks at.
-typedef struct { const T *keys, *values; I count; } Part;
+// Keys and values of some tokens, each HEAD numbers, the next one's `key_step` and `value_step` numbers after it.
+typedef struct { const T *keys, *values; I key_step, value_step, count; } Part;
 
 static float dot(const float *q, const T *k) {
     float s = 0;
@@ -217,23 +217,32 @@ static float norm_of(const T *x, I width, float epsilon) {
     return 1 / sqrtf(s / width + epsilon);
 }
 
-// q [GROUP, HEAD] over three parts with one softmax; scores [GROUP, columns]
-static void look(const float *q, const Part *parts, float *scores, I columns, T *out) {
+// One head's scores of q [HEAD] with the keys of all parts, as they come; the largest and Σ e^(s − largest) into stats
+static I scored(const float *q, const Part *parts, I count, float *s, float *stats) {
     I n = 0;
-    for (const Part *p = parts; p < parts + 3; n += p++->count)
-        for (I j = 0; j < p->count; j++)
-            for (int g = 0; g < GROUP; g++) scores[g * columns + n + j] = rounded(dot(q + g * HEAD, p->keys + j * HEAD));
+    for (const Part *p = parts; p < parts + count; n += p++->count)
+        for (I j = 0; j < p->count; j++) s[n + j] = rounded(dot(q, p->keys + j * p->key_step));
+    float most = -INFINITY, total = 0;
+    #pragma omp simd reduction(max:most)
+    for (I j = 0; j < n; j++) most = s[j] > most ? s[j] : most;
+    #pragma omp simd reduction(+:total)
+    for (I j = 0; j < n; j++) { s[j] = exponential(s[j] - most); total += s[j]; }
+    stats[0] = most;
+    stats[1] = total;
+    for (I j = 0; j < n; j++) s[j] = rounded(s[j] / total);
+    return n;
+}
+
+// q [GROUP, HEAD] over all parts with one softmax, and each part's share added after the other's; scores: one for each
+// key.  Whoever attends here, in training, prefill or decoding, gets the same to the last bit.
+static __attribute__((noinline)) void look(const float *q, const Part *parts, I count, float *scores, T *out) {
     for (int g = 0; g < GROUP; g++) {
-        float *s = scores + g * columns, most = -INFINITY, total = 0, o[HEAD] = {0};
-        #pragma omp simd reduction(max:most)
-        for (I j = 0; j < n; j++) most = s[j] > most ? s[j] : most;
-        #pragma omp simd reduction(+:total)
-        for (I j = 0; j < n; j++) { s[j] = exponential(s[j] - most); total += s[j]; }
-        for (I j = 0; j < n; j++) s[j] = rounded(s[j] / total);
-        for (const Part *p = parts; p < parts + 3; s += p++->count) {
+        float *s = scores, stats[2], o[HEAD] = {0};
+        scored(q + g * HEAD, parts, count, scores, stats);
+        for (const Part *p = parts; p < parts + count; s += p++->count) {
             float its[HEAD] = {0};
             for (I j = 0; j < p->count; j++)
-                for (int d = 0; d < HEAD; d++) its[d] += s[j] * wide(p->values[j * HEAD + d]);
+                for (int d = 0; d < HEAD; d++) its[d] += s[j] * wide(p->values[j * p->value_step + d]);
             for (int d = 0; d < HEAD; d++) o[d] = rounded(o[d] + rounded(its[d]));
         }
         for (int d = 0; d < HEAD; d++) out[g * HEAD + d] = narrow(o[d]);
@@ -248,7 +257,7 @@ static void look(const float *q, const Part *parts, float *scores, I columns, T 
 // is keys and values alike: root [kv, shared, HEAD], prompts [places, kv, rest, HEAD], own [rows, kv, limit, HEAD].
 // place [rows]: where the prompt is; start [rows]: its tokens, the shared ones counted; drawn [rows]: tokens of the row,
 // the new one counted; reach: how many tokens it sees, itself included, 0: all.
-// scratch [threads, GROUP, shared + rest + limit]; out [rows, GROUP kv, HEAD].
+// scratch [threads, shared + rest + limit]; out [rows, GROUP kv, HEAD].
 void attend(I rows, I kv, const T *qkv, const float *q_norm, const float *k_norm, I across, float epsilon,
             const float *cos, const float *sin, float scale, const T *root_keys, const T *root_values, I shared,
             const T *prompt_keys, const T *prompt_values, I rest, const I *place, T *own_keys, T *own_values, I limit,
@@ -274,14 +283,84 @@ void attend(I rows, I kv, const T *qkv, const float *q_norm, const float *k_norm
             own_values[mine + at * HEAD + d] = values[h * HEAD + d];
         }
         I low = reach ? start[i] + at + 1 - reach : 0, ends[3] = {shared, start[i], start[i] + at + 1}, first = 0;
-        Part parts[3] = {{root_keys + h * shared * HEAD, root_values + h * shared * HEAD, 0},
-                         {prompt_keys + its, prompt_values + its, 0}, {own_keys + mine, own_values + mine, 0}};
+        Part parts[3] = {{root_keys + h * shared * HEAD, root_values + h * shared * HEAD, HEAD, HEAD, 0},
+                         {prompt_keys + its, prompt_values + its, HEAD, HEAD, 0},
+                         {own_keys + mine, own_values + mine, HEAD, HEAD, 0}};
         for (int p = 0; p < 3; first = ends[p++]) {
             I far = low <= first ? 0 : low < ends[p] ? low - first : ends[p] - first;  // tokens out of reach
             parts[p].keys += far * HEAD;
             parts[p].values += far * HEAD;
             parts[p].count = ends[p] - first - far;
         }
-        look(q, parts, scratch + omp_get_thread_num() * GROUP * columns, columns, out + (i * heads + h * GROUP) * HEAD);
+        look(q, parts, 3, scratch + omp_get_thread_num() * columns, out + (i * heads + h * GROUP) * HEAD);
+    }
+}
+
+// Where a level of a tree keeps the keys and values of its tokens: steps from head to head and from token to token, and
+// how many tokens the levels before it have.
+typedef struct { const T *keys, *values; I key_head, key_step, value_head, value_step, before; } Store;
+#define LEVELS 16
+
+// The parts that a token looks at with key head h; ranges [levels, 2]: the first token in each level, and how many.
+static void parts_of(const Store *stores, const I *ranges, I levels, I h, Part *parts) {
+    for (I l = 0; l < levels; l++) {
+        Store s = stores[l]; I first = ranges[2 * l];
+        parts[l] = (Part){s.keys + h * s.key_head + first * s.key_step, s.values + h * s.value_head + first * s.value_step,
+                          s.key_step, s.value_step, ranges[2 * l + 1]};
+    }
+}
+
+static void scaled(const T *x, float scale, float *q) {
+    for (int d = 0; d < GROUP * HEAD; d++) q[d] = rounded(wide(x[d]) * scale);
+}
+
+// Every token of a tree looks at what it descends from: q and out [n, GROUP kv, HEAD], stores [levels], ranges
+// [n, levels, 2], scratch [threads, columns], no token looking at more than `columns`.
+void tree_look(I n, I kv, I levels, const T *q, const Store *stores, const I *ranges, float scale, I columns,
+               float *scratch, T *out) {
+    #pragma omp parallel for collapse(2) schedule(static, 8)
+    for (I i = 0; i < n; i++) for (I h = 0; h < kv; h++) {
+        float mine[GROUP * HEAD]; Part parts[LEVELS]; I at = (i * kv + h) * GROUP * HEAD;
+        scaled(q + at, scale, mine);
+        parts_of(stores, ranges + 2 * i * levels, levels, h, parts);
+        look(mine, parts, levels, scratch + omp_get_thread_num() * columns, out + at);
+    }
+}
+
+// Gradients of `tree_look`, g being the one at its result: dq [n, GROUP kv, HEAD], and of keys and values a sum for each
+// thread, [threads, n, kv, HEAD] of all levels' tokens one after the other.  Weights are computed again:
+//     ds = p (g·v − Σ p g·v),   dq = scale Σ ds k,   dk += ds q,   dv += p g
+void tree_look_back(I n, I kv, I levels, const T *q, const Store *stores, const I *ranges, float scale, I columns,
+                    float *scratch, const T *g, T *dq, float *dk, float *dv) {
+    #pragma omp parallel for collapse(2) schedule(static, 8)
+    for (I i = 0; i < n; i++) for (I h = 0; h < kv; h++) {
+        I thread = omp_get_thread_num(), at = (i * kv + h) * GROUP * HEAD;
+        float mine[GROUP * HEAD], *p = scratch + thread * 2 * columns, *ds = p + columns, stats[2]; Part parts[LEVELS];
+        scaled(q + at, scale, mine);
+        parts_of(stores, ranges + 2 * i * levels, levels, h, parts);
+        for (int r = 0; r < GROUP; r++) {
+            float from[HEAD], along = 0, sum[HEAD] = {0};
+            for (int d = 0; d < HEAD; d++) from[d] = wide(g[at + r * HEAD + d]);
+            I keys = scored(mine + r * HEAD, parts, levels, p, stats), j = 0;
+            for (I l = 0; l < levels; l++)
+                for (I t = 0; t < parts[l].count; t++) ds[j++] = dot(from, parts[l].values + t * parts[l].value_step);
+            #pragma omp simd reduction(+:along)
+            for (j = 0; j < keys; j++) along += p[j] * ds[j];
+            for (j = 0; j < keys; j++) ds[j] = p[j] * (ds[j] - along);
+            j = 0;
+            for (I l = 0; l < levels; l++) {
+                I first = ((thread * n + stores[l].before + ranges[2 * (i * levels + l)]) * kv + h) * HEAD;
+                for (I t = 0; t < parts[l].count; t++, j++) {
+                    float *k = dk + first + t * kv * HEAD, *v = dv + first + t * kv * HEAD, s = ds[j], w = p[j];
+                    const T *key = parts[l].keys + t * parts[l].key_step;
+                    for (int d = 0; d < HEAD; d++) {
+                        sum[d] += s * wide(key[d]);
+                        k[d] += s * mine[r * HEAD + d];
+                        v[d] += w * from[d];
+                    }
+                }
+            }
+            for (int d = 0; d < HEAD; d++) dq[at + r * HEAD + d] = narrow(sum[d] * scale);
+        }
     }
 }

@@ -29,7 +29,10 @@ FEW = 2  # rows: more are not taken by `product`
 
 ARGUMENTS = {"n": ctypes.c_int64, "f": ctypes.c_float, "p": ctypes.c_void_p}  # a count, a number, where a tensor lies
 
+LEVELS = 16  # of a tree, at most
+
 Stored = Sequence[Tensor]  # keys and values [places, K, N, D]
+Store = tuple[Tensor, Tensor]  # of one level of a tree, [N, K, D]
 
 
 class Uncompiled(Exception):
@@ -52,6 +55,7 @@ class Kernels:
         self._norm_back, self._gate_back = function("norm_back", "nnppfppp"), function("gate_back", "nnppp")
         self._turn = function("turn", "nnnpppfp")
         self._attend = function("attend", "nnpppnfppfppnppnpppnppnpp")
+        self._look, self._look_back = function("tree_look", "nnnpppfnpp"), function("tree_look_back", "nnnpppfnppppp")
 
     def norm(self, x: Tensor, w: Tensor | None, epsilon: float, dtype: torch.dtype) -> Tensor:
         """x [n, d] fp32 over its root mean square, times w [d] fp32 -> [n, d] of `dtype`; x where there is no w."""
@@ -107,7 +111,7 @@ class Kernels:
         (b, width), (_, kv, limit, size) = qkv.shape, own[0].shape
         queries = width - 2 * kv * size
         shared, rest = root[0].shape[2], prompts[0].shape[2]
-        scratch = torch.empty(torch.get_num_threads(), queries // (kv * size), shared + rest + limit)
+        scratch = torch.empty(torch.get_num_threads(), shared + rest + limit)
         out = torch.empty(b, queries, dtype=qkv.dtype)
         across = norms[0] is not None and len(norms[0]) != size
         cos, sin = turn or (None, None)
@@ -116,6 +120,43 @@ class Kernels:
                      place.data_ptr(), own[0].data_ptr(), own[1].data_ptr(), limit, start.data_ptr(), drawn.data_ptr(),
                      reach, scratch.data_ptr(), out.data_ptr())
         return out
+
+
+    def look(self, q: Tensor, stores: Sequence[Store], ranges: Tensor) -> Tensor:
+        """Tokens q [n, H, D] over those that they descend from -> [n, H, D]; of each level of a tree its keys and
+        values [N, K, D], in any order in memory but a head's, and ranges [n, levels, 2] as `Tree.ranges` says.
+        """
+        columns, kv, where = most_keys(ranges), stores[0][0].shape[1], table(stores)
+        scratch, out = torch.empty(torch.get_num_threads(), columns), torch.empty(q.shape, dtype=q.dtype)
+        self._look(len(q), kv, len(stores), q.data_ptr(), where.data_ptr(), ranges.data_ptr(), q.shape[2]**-0.5,
+                   columns, scratch.data_ptr(), out.data_ptr())
+        return out
+
+    def look_back(self, q: Tensor, stores: Sequence[Store], ranges: Tensor, g: Tensor
+                  ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients to q and to all levels' keys and values [n, K, D] of `look`; g [n, H, D] is that at its result."""
+        columns, kv, where, threads = most_keys(ranges), stores[0][0].shape[1], table(stores), torch.get_num_threads()
+        scratch, dq = torch.empty(threads, 2, columns), torch.empty(q.shape, dtype=q.dtype)
+        dk, dv = torch.zeros(2, threads, len(q), kv, q.shape[2])
+        self._look_back(len(q), kv, len(stores), q.data_ptr(), where.data_ptr(), ranges.data_ptr(),
+                        q.shape[2]**-0.5, columns, scratch.data_ptr(), g.data_ptr(), dq.data_ptr(), dk.data_ptr(),
+                        dv.data_ptr())
+        return dq, dk.sum(0).to(q.dtype), dv.sum(0).to(q.dtype)
+
+
+def most_keys(ranges: Tensor) -> int:
+    """How many tokens one looks at, at most."""
+    return int(ranges[:, :, 1].sum(1).max())
+
+
+def table(stores: Sequence[Store]) -> Tensor:
+    """What kernels.c knows of each level, [levels, 7] long."""
+    assert len(stores) <= LEVELS, len(stores)
+    rows, before = [], 0
+    for k, v in stores:
+        rows.append([k.data_ptr(), v.data_ptr(), k.stride(1), k.stride(0), v.stride(1), v.stride(0), before])
+        before += len(k)
+    return torch.tensor(rows)
 
 
 def at(x: Tensor | None) -> int | None:
@@ -129,6 +170,17 @@ def kernels_for(arch: Architecture, dtype: torch.dtype, device: torch.device) ->
         return None
     return _compiled_or_none(arch.head_width, arch.heads // arch.kv_heads, dtype == torch.bfloat16,
                              arch.activation == GELU)
+
+
+def add_to(total: Tensor, x: Tensor) -> None:
+    """total += x, fp32 and of any type: in one pass where torch makes a copy of x first."""
+    kernels = None
+    if total.device.type == "cpu" and total.dtype == torch.float32 and x.dtype == torch.bfloat16 and x.dim() == 2:
+        kernels = _compiled_or_none(64, 1, True, False)
+    if kernels is None:
+        total.add_(x)
+    else:
+        kernels.add(total, x.contiguous(), None, 0.0, 1.0)
 
 
 @cache

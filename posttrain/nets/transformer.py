@@ -234,8 +234,8 @@ class Transformer(nn.Module):
                 keep(i, k, v)
             return attention(q, k, v, tree, self.arch.reach(i))
 
-        attention = attention_on(self.head.device)
         by = by or self.arithmetic
+        attention = by.attention if isinstance(by, Fused) else attention_on(self.head.device)
         x, attend_ = self.first(tree.ids), self.turned(tree.positions, look, by)
         kept = self.activation_bytes // layer_bytes(self.arch, tree, self.head.element_size(),
                                                     scores=attention is tree_attention)

@@ -90,10 +90,40 @@ class Tree:
         biases: list[Tensor] = self.made["biases", reach]
         return biases
 
+    def ranges(self, reach: int | None = None) -> Tensor:
+        """[n, levels, 2] long: for each packed token the first one it looks at in every level, and how many."""
+        if ("ranges", reach) not in self.made:
+            of_each = (level_ranges(self.levels, own, reach) for own in range(len(self.levels)))
+            self.made["ranges", reach] = torch.cat(list(of_each))
+        ranges: Tensor = self.made["ranges", reach]
+        return ranges
+
     @cached_property
     def made(self) -> dict[tuple[str, int | None], Any]:
         """What attention needs to know of the tree, by what it is and the reach: made once for all layers."""
         return {}
+
+
+def level_ranges(levels: Sequence[Level], own: int, reach: int | None = None) -> Tensor:
+    """[n, levels, 2] long: what each token of the level `own` looks at, of its ancestors and its own past.
+
+    A segment's tokens lie side by side, so in every level it is a first token and a number of them; reach: how many
+    tokens it sees, itself included; None: all before it.
+    """
+    level = levels[own]
+    segment, rank = level.slots // level.width, level.slots % level.width
+    position = level.positions.view(-1)[level.slots]
+    ranges = torch.zeros(len(level.slots), len(levels), 2, dtype=torch.long)
+    for i, above in enumerate(levels[: own + 1]):
+        its = segment // (level.segments // above.segments)
+        counts = torch.bincount(above.slots // above.width, minlength=above.segments)
+        count = rank + 1 if i == own else counts[its]
+        far = torch.zeros_like(count)
+        if reach is not None:
+            far = (position - reach + 1 - above.positions[its, 0]).clamp(min=0).minimum(count)
+        ranges[:, i, 0] = (counts.cumsum(0) - counts)[its] + far
+        ranges[:, i, 1] = count - far
+    return ranges
 
 
 def look_bias(query: Tensor, keys: Sequence[Tensor], reach: int | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from posttrain.core.errors import UserError
+from posttrain.nets.kernels import FEW
 from posttrain.nets.transformer import Transformer
 from posttrain.rollout.buckets import GRAIN, Buckets
 from posttrain.rollout.cache import Shape, default_bytes
@@ -65,5 +66,6 @@ class EmbeddedEngine:
             raise UserError(f"max_new_tokens = {limit}: the longest prompt has {longest} tokens and the context "
                             f"{arch.context}; at most {arch.context - longest} new tokens fit")
         uniform = torch.rand(len(prompts) * samples, limit, generator=generator)
+        self.by.few = len(uniform) <= FEW  # more agree with the training pass to the last bit, down to the last one
         return Schedule(self.net, self.by, self.decode, prompts, samples, sampling, uniform, self.cache_bytes,
                         self._replay if self.replays else None).run()

@@ -26,6 +26,7 @@ class Packed:
         if packs and reorder is not None and _packs(net.head):
             self.packed = {name: reorder(w.detach(), 64) for name, w in self.plain.items()}
         self.kernels = kernels_for(net.arch, net.head.dtype, net.head.device) if packs else None
+        self.few = False  # never more than FEW rows are sampled together: oneDNN's products sum in another order
         # in fp32, as they multiply
         self.scales = {name: at_least_fp32(w.detach()) + net.arch.norm_offset for name, w in net.named_weights()
                        if name.endswith("norm")} if self.kernels else {}
@@ -39,7 +40,7 @@ class Packed:
     def linear(self, x: Tensor, name: str) -> Tensor:
         bias = self.net.weight(f"{name}_bias") if self.net.has(f"{name}_bias") else None
         x = x.to(self.plain[name].dtype)
-        if self.kernels and len(x) <= FEW:
+        if self.kernels and self.few and len(x) <= FEW:
             return self.kernels.product(x, self.plain[name], bias)
         if self.packed is None:
             return F.linear(x, self.plain[name], bias)

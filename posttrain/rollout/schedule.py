@@ -11,7 +11,7 @@ from torch import Tensor
 
 from posttrain.nets.precision import at_least_fp32
 from posttrain.nets.transformer import Attend, Heads, Transformer
-from posttrain.nets.tree import attend, build_level, common_prefix, look_bias
+from posttrain.nets.tree import attend, build_level, common_prefix, level_ranges, look_bias
 from posttrain.rollout.buckets import GRAIN, Buckets, Seats
 from posttrain.rollout.cache import Cache, Fold, Room, Shape, Where, close_gaps, rest_bias
 from posttrain.rollout.engine import Completions, Sampling, empty_completions
@@ -246,12 +246,19 @@ class Schedule:
             keys = [*above, level.positions[:, : part.stop]]
             return look_bias(level.positions[:, part.start : part.stop], keys, reach)
 
+        levels = [build_level([[0] * start], [0])[0]] * bool(start) + [level]
+        ranges = cache(lambda reach: level_ranges(levels, len(levels) - 1, reach))
+
         bias = cache(look) if len(parts) == 1 else look  # what many layers share; long ones are made anew
 
         def fill(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             own = [level.pad(x).transpose(1, 2) for x in (k, v)]
             for store, new in zip(layers[i], own, strict=True):
                 store[first : first + len(new), :, : level.width] = new
+            if self.by.kernels:
+                root_k, root_v = (x[0].transpose(0, 1) for x in self.cache.root_layers[i])
+                stores = [(root_k, root_v)] * bool(start) + [(k, v)]
+                return self.by.kernels.look(q.contiguous(), stores, ranges(arch.reach(i)))
             pairs = [([root] if start else [], o) for root, o in zip(self.cache.root_layers[i], own, strict=True)]
             q = level.pad((q * q.shape[-1]**-0.5).view(len(q), k.shape[1], -1, q.shape[-1]))
             out = []

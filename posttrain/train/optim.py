@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from posttrain.core.step import Rule
+from posttrain.nets.kernels import add_to
 from posttrain.nets.precision import at_least_fp32
 from posttrain.train.own_step import Again, OwnStep
 
@@ -105,7 +106,7 @@ class FlatAdamW:
 def _collect(p: Tensor) -> None:
     """Add a low-precision gradient to the fp32 sum and free it."""
     if p.grad is not None:  # None from fused backward passes, which have added to main_grad themselves
-        p.main_grad.add_(p.grad)  # type: ignore[attr-defined]
+        add_to(p.main_grad, p.grad)  # type: ignore[attr-defined]
         p.grad = None
 
 

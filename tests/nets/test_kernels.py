@@ -203,3 +203,10 @@ def test_it_is_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert [f.name for f in (tmp_path / "kernels").iterdir()] == [file.name]  # nothing half made is left
     monkeypatch.setattr(subprocess, "run", None)  # would fail if called
     compiled()
+
+
+def test_a_gradient_is_added_to_a_sum_of_another_type() -> None:
+    """1 + 2⁻⁸ is no number of bf16: the sum is kept in fp32."""
+    total, x = torch.full((2, 3), 2.0**-8), torch.ones(3, 2, dtype=torch.bfloat16).t()
+    kernels.add_to(total, x)
+    assert total.tolist() == [[1 + 2.0**-8] * 3] * 2
