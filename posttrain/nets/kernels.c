@@ -5,6 +5,8 @@
 //
 //   HEAD   numbers of a head, even       GROUP  query heads that share a key head
 //   BF16   1: T is bf16, 0: fp32         GELU   1: the gate is GELU (tanh), 0: SiLU
+//
+// threads: how many there may be, where each has numbers of its own.
 
 #include <math.h>
 #include <omp.h>
@@ -60,8 +62,9 @@ void norm(I rows, I width, const float *x, const float *w, float epsilon, T *out
 
 // dx [rows, width] of `norm`, of which g is the gradient at its result; and dw, a sum for each thread, [threads, width]
 //     dx = r (g w − x r² mean(g w x)),   dw = Σ g x r,   r = 1 / rms(x)
-void norm_back(I rows, I width, const float *x, const float *w, float epsilon, const T *g, float *dx, float *dw) {
-    #pragma omp parallel for
+void norm_back(I threads, I rows, I width, const float *x, const float *w, float epsilon, const T *g, float *dx,
+               float *dw) {
+    #pragma omp parallel for num_threads(threads)
     for (I i = 0; i < rows; i++) {
         const float *from = x + i * width; const T *gi = g + i * width;
         float *to = dx + i * width, *sums = dw + omp_get_thread_num() * width;
@@ -217,8 +220,8 @@ static float norm_of(const T *x, I width, float epsilon) {
     return 1 / sqrtf(s / width + epsilon);
 }
 
-// One head's scores of q [HEAD] with the keys of all parts, as they come; the largest and Σ e^(s − largest) into stats
-static I scored(const float *q, const Part *parts, I count, float *s, float *stats) {
+// How much q [HEAD] weighs each key of all parts, into s; how many keys there are
+static I weights(const float *q, const Part *parts, I count, float *s) {
     I n = 0;
     for (const Part *p = parts; p < parts + count; n += p++->count)
         for (I j = 0; j < p->count; j++) s[n + j] = rounded(dot(q, p->keys + j * p->key_step));
@@ -227,18 +230,16 @@ static I scored(const float *q, const Part *parts, I count, float *s, float *sta
     for (I j = 0; j < n; j++) most = s[j] > most ? s[j] : most;
     #pragma omp simd reduction(+:total)
     for (I j = 0; j < n; j++) { s[j] = exponential(s[j] - most); total += s[j]; }
-    stats[0] = most;
-    stats[1] = total;
     for (I j = 0; j < n; j++) s[j] = rounded(s[j] / total);
     return n;
 }
 
-// q [GROUP, HEAD] over all parts with one softmax, and each part's share added after the other's; scores: one for each
-// key.  Whoever attends here, in training, prefill or decoding, gets the same to the last bit.
-static __attribute__((noinline)) void look(const float *q, const Part *parts, I count, float *scores, T *out) {
+// q [GROUP, HEAD] over all parts with one softmax, and each part's share added after the other's; scratch: a number for
+// each key.  Whoever attends here, in training, prefill or decoding, gets the same to the last bit.
+static __attribute__((noinline)) void look(const float *q, const Part *parts, I count, float *scratch, T *out) {
     for (int g = 0; g < GROUP; g++) {
-        float *s = scores, stats[2], o[HEAD] = {0};
-        scored(q + g * HEAD, parts, count, scores, stats);
+        float *s = scratch, o[HEAD] = {0};
+        weights(q + g * HEAD, parts, count, scratch);
         for (const Part *p = parts; p < parts + count; s += p++->count) {
             float its[HEAD] = {0};
             for (I j = 0; j < p->count; j++)
@@ -258,19 +259,20 @@ static __attribute__((noinline)) void look(const float *q, const Part *parts, I 
 // place [rows]: where the prompt is; start [rows]: its tokens, the shared ones counted; drawn [rows]: tokens of the row,
 // the new one counted; reach: how many tokens it sees, itself included, 0: all.
 // scratch [threads, shared + rest + limit]; out [rows, GROUP kv, HEAD].
-void attend(I rows, I kv, const T *qkv, const float *q_norm, const float *k_norm, I across, float epsilon,
+void attend(I threads, I rows, I kv, const T *qkv, const float *q_norm, const float *k_norm, I across, float epsilon,
             const float *cos, const float *sin, float scale, const T *root_keys, const T *root_values, I shared,
             const T *prompt_keys, const T *prompt_values, I rest, const I *place, T *own_keys, T *own_values, I limit,
             const I *start, const I *drawn, I reach, float *scratch, T *out) {
     I heads = kv * GROUP, columns = shared + rest + limit;
-    #pragma omp parallel for collapse(2) if (rows * kv * columns > 64)
+    #pragma omp parallel for collapse(2) num_threads(threads) if (rows * kv * columns > 64)
     for (I i = 0; i < rows; i++) for (I h = 0; h < kv; h++) {
         const T *queries = qkv + i * (heads + 2 * kv) * HEAD, *keys = queries + heads * HEAD, *values = keys + kv * HEAD;
         const float *c = cos ? cos + i * (HEAD / 2) : 0, *s = cos ? sin + i * (HEAD / 2) : 0;
         float q[GROUP * HEAD], k[HEAD], r = 1;
         for (int g = 0; g < GROUP; g++) {
             I head = h * GROUP + g;
-            if (q_norm) r = across ? norm_of(queries, heads * HEAD, epsilon) : norm_of(queries + head * HEAD, HEAD, epsilon);
+            if (q_norm) r = across ? norm_of(queries, heads * HEAD, epsilon)
+                                   : norm_of(queries + head * HEAD, HEAD, epsilon);
             turned(queries + head * HEAD, q_norm ? q_norm + across * head * HEAD : 0, r, c, s, q + g * HEAD);
         }
         if (k_norm) r = across ? norm_of(keys, kv * HEAD, epsilon) : norm_of(keys + h * HEAD, HEAD, epsilon);
@@ -305,8 +307,9 @@ typedef struct { const T *keys, *values; I key_head, key_step, value_head, value
 static void parts_of(const Store *stores, const I *ranges, I levels, I h, Part *parts) {
     for (I l = 0; l < levels; l++) {
         Store s = stores[l]; I first = ranges[2 * l];
-        parts[l] = (Part){s.keys + h * s.key_head + first * s.key_step, s.values + h * s.value_head + first * s.value_step,
-                          s.key_step, s.value_step, ranges[2 * l + 1]};
+        parts[l] = (Part){s.keys + h * s.key_head + first * s.key_step,
+                          s.values + h * s.value_head + first * s.value_step, s.key_step, s.value_step,
+                          ranges[2 * l + 1]};
     }
 }
 
@@ -316,9 +319,9 @@ static void scaled(const T *x, float scale, float *q) {
 
 // Every token of a tree looks at what it descends from: q and out [n, GROUP kv, HEAD], stores [levels], ranges
 // [n, levels, 2], scratch [threads, columns], no token looking at more than `columns`.
-void tree_look(I n, I kv, I levels, const T *q, const Store *stores, const I *ranges, float scale, I columns,
+void tree_look(I threads, I n, I kv, I levels, const T *q, const Store *stores, const I *ranges, float scale, I columns,
                float *scratch, T *out) {
-    #pragma omp parallel for collapse(2) schedule(static, 8)
+    #pragma omp parallel for collapse(2) num_threads(threads) schedule(static, 8)
     for (I i = 0; i < n; i++) for (I h = 0; h < kv; h++) {
         float mine[GROUP * HEAD]; Part parts[LEVELS]; I at = (i * kv + h) * GROUP * HEAD;
         scaled(q + at, scale, mine);
@@ -330,18 +333,18 @@ void tree_look(I n, I kv, I levels, const T *q, const Store *stores, const I *ra
 // Gradients of `tree_look`, g being the one at its result: dq [n, GROUP kv, HEAD], and of keys and values a sum for each
 // thread, [threads, n, kv, HEAD] of all levels' tokens one after the other.  Weights are computed again:
 //     ds = p (g·v − Σ p g·v),   dq = scale Σ ds k,   dk += ds q,   dv += p g
-void tree_look_back(I n, I kv, I levels, const T *q, const Store *stores, const I *ranges, float scale, I columns,
-                    float *scratch, const T *g, T *dq, float *dk, float *dv) {
-    #pragma omp parallel for collapse(2) schedule(static, 8)
+void tree_look_back(I threads, I n, I kv, I levels, const T *q, const Store *stores, const I *ranges, float scale,
+                    I columns, float *scratch, const T *g, T *dq, float *dk, float *dv) {
+    #pragma omp parallel for collapse(2) num_threads(threads) schedule(static, 8)
     for (I i = 0; i < n; i++) for (I h = 0; h < kv; h++) {
         I thread = omp_get_thread_num(), at = (i * kv + h) * GROUP * HEAD;
-        float mine[GROUP * HEAD], *p = scratch + thread * 2 * columns, *ds = p + columns, stats[2]; Part parts[LEVELS];
+        float mine[GROUP * HEAD], *p = scratch + thread * 2 * columns, *ds = p + columns; Part parts[LEVELS];
         scaled(q + at, scale, mine);
         parts_of(stores, ranges + 2 * i * levels, levels, h, parts);
         for (int r = 0; r < GROUP; r++) {
             float from[HEAD], along = 0, sum[HEAD] = {0};
             for (int d = 0; d < HEAD; d++) from[d] = wide(g[at + r * HEAD + d]);
-            I keys = scored(mine + r * HEAD, parts, levels, p, stats), j = 0;
+            I keys = weights(mine + r * HEAD, parts, levels, p), j = 0;
             for (I l = 0; l < levels; l++)
                 for (I t = 0; t < parts[l].count; t++) ds[j++] = dot(from, parts[l].values + t * parts[l].value_step);
             #pragma omp simd reduction(+:along)

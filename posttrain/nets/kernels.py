@@ -52,10 +52,10 @@ class Kernels:
 
         self._norm, self._add = function("norm", "nnppfp"), function("add", "nnpppff")
         self._gate, self._product = function("gate", "nnpp"), function("product", "nnnpppp")
-        self._norm_back, self._gate_back = function("norm_back", "nnppfppp"), function("gate_back", "nnppp")
+        self._norm_back, self._gate_back = function("norm_back", "nnnppfppp"), function("gate_back", "nnppp")
         self._turn = function("turn", "nnnpppfp")
-        self._attend = function("attend", "nnpppnfppfppnppnpppnppnpp")
-        self._look, self._look_back = function("tree_look", "nnnpppfnpp"), function("tree_look_back", "nnnpppfnppppp")
+        self._attend = function("attend", "nnnpppnfppfppnppnpppnppnpp")
+        self._look, self._look_back = function("tree_look", "nnnnpppfnpp"), function("tree_look_back", "nnnnpppfnppppp")
 
     def norm(self, x: Tensor, w: Tensor | None, epsilon: float, dtype: torch.dtype) -> Tensor:
         """x [n, d] fp32 over its root mean square, times w [d] fp32 -> [n, d] of `dtype`; x where there is no w."""
@@ -66,7 +66,8 @@ class Kernels:
     def norm_back(self, x: Tensor, w: Tensor, epsilon: float, g: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients to x [n, d] and w [d] of `norm`, of which g [n, d] is the one at its result."""
         dx, dw = torch.empty_like(x), torch.zeros(torch.get_num_threads(), len(w))
-        self._norm_back(*x.shape, x.data_ptr(), w.data_ptr(), epsilon, g.data_ptr(), dx.data_ptr(), dw.data_ptr())
+        self._norm_back(len(dw), *x.shape, x.data_ptr(), w.data_ptr(), epsilon, g.data_ptr(), dx.data_ptr(),
+                        dw.data_ptr())
         return dx, dw.sum(0)
 
     def add(self, x: Tensor, y: Tensor, w: Tensor | None, epsilon: float, scale: float) -> Tensor:
@@ -115,10 +116,10 @@ class Kernels:
         out = torch.empty(b, queries, dtype=qkv.dtype)
         across = norms[0] is not None and len(norms[0]) != size
         cos, sin = turn or (None, None)
-        self._attend(b, kv, qkv.data_ptr(), at(norms[0]), at(norms[1]), across, epsilon, at(cos), at(sin), scale,
-                     root[0].data_ptr(), root[1].data_ptr(), shared, prompts[0].data_ptr(), prompts[1].data_ptr(), rest,
-                     place.data_ptr(), own[0].data_ptr(), own[1].data_ptr(), limit, start.data_ptr(), drawn.data_ptr(),
-                     reach, scratch.data_ptr(), out.data_ptr())
+        self._attend(len(scratch), b, kv, qkv.data_ptr(), at(norms[0]), at(norms[1]), across, epsilon, at(cos), at(sin),
+                     scale, *(x.data_ptr() for x in root), shared, *(x.data_ptr() for x in prompts), rest,
+                     place.data_ptr(), *(x.data_ptr() for x in own), limit, start.data_ptr(), drawn.data_ptr(), reach,
+                     scratch.data_ptr(), out.data_ptr())
         return out
 
 
@@ -128,8 +129,8 @@ class Kernels:
         """
         columns, kv, where = most_keys(ranges), stores[0][0].shape[1], table(stores)
         scratch, out = torch.empty(torch.get_num_threads(), columns), torch.empty(q.shape, dtype=q.dtype)
-        self._look(len(q), kv, len(stores), q.data_ptr(), where.data_ptr(), ranges.data_ptr(), q.shape[2]**-0.5,
-                   columns, scratch.data_ptr(), out.data_ptr())
+        self._look(len(scratch), len(q), kv, len(stores), q.data_ptr(), where.data_ptr(), ranges.data_ptr(),
+                   q.shape[2]**-0.5, columns, scratch.data_ptr(), out.data_ptr())
         return out
 
     def look_back(self, q: Tensor, stores: Sequence[Store], ranges: Tensor, g: Tensor
@@ -138,7 +139,7 @@ class Kernels:
         columns, kv, where, threads = most_keys(ranges), stores[0][0].shape[1], table(stores), torch.get_num_threads()
         scratch, dq = torch.empty(threads, 2, columns), torch.empty(q.shape, dtype=q.dtype)
         dk, dv = torch.zeros(2, threads, len(q), kv, q.shape[2])
-        self._look_back(len(q), kv, len(stores), q.data_ptr(), where.data_ptr(), ranges.data_ptr(),
+        self._look_back(threads, len(q), kv, len(stores), q.data_ptr(), where.data_ptr(), ranges.data_ptr(),
                         q.shape[2]**-0.5, columns, scratch.data_ptr(), g.data_ptr(), dq.data_ptr(), dk.data_ptr(),
                         dv.data_ptr())
         return dq, dk.sum(0).to(q.dtype), dv.sum(0).to(q.dtype)
