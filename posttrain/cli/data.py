@@ -14,7 +14,8 @@ from posttrain.core.types import Count, Natural
 OPTIONS = (
     Field("kind", Literal["random", "medium", "replay", "expert", "scripted"], "random",
           "whose actions: even over all; a run's policy, half trained or trained; what a run saw; a controller's"),
-    Field("policy", str, "", "the run folder; of kind scripted, module:function from observation to action"),
+    Field("policy", str, "", "the run folder; of kind scripted, module:function from observation to action, or "
+          "module:class, made of (env, obs, info) in each episode and called with each (obs, info)"),
     Field("steps", Count, 10_000, "transitions, and on to the end of an episode; of kind replay, at most, the newest"),
     Field("out", str, "", "folder to be made; nothing is overwritten"),
     Field("seed", Natural, 0, "of resets and actions"),

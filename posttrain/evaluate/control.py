@@ -17,7 +17,7 @@ from posttrain.evaluate.intervals import mean_interval
 from posttrain.policies.acting import ControlPolicy
 from posttrain.policies.adapting import Adapting, Deployed
 from posttrain.policies.control import load
-from posttrain.rollout.environments import Played, added, cost_of, make, native, play, reset_seed, spaces_of
+from posttrain.rollout.environments import Played, added, cost_of, make, native, play, reset, reset_seed, spaces_of
 from posttrain.rollout.goals import flat
 
 TOGETHER = 32  # episodes played at a time: each has an environment of its own
@@ -76,7 +76,7 @@ def adapted(policy: ControlPolicy, task: str, episodes: int, seed: int, lr: floa
     found = []
     for start in starts(seed, episodes):
         env, deployed = make(task), Deployed(policy, lr)
-        obs, total, length, ended = flat(env.reset(seed=start)[0]), 0.0, 0, False
+        obs, total, length, ended = reset(env, start), 0.0, 0, False
         cost: float | None = None
         while not ended:
             action = deployed.act(obs[None])
@@ -114,7 +114,7 @@ def record(policy: ControlPolicy, task: str, file: Path, seed: int) -> dict[str,
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is first imported; its own choice needs a screen
     env, frames = drawable(task, file, seed)
-    obs, ended, total, act = flat(env.reset(seed=seed)[0]), False, 0.0, policy.player(1)
+    obs, ended, total, act = reset(env, seed), False, 0.0, policy.player(1)
     while not ended:
         with torch.no_grad():
             action = act(obs[None])[0]

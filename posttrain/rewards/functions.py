@@ -32,7 +32,7 @@ def load_function(spec: str, field: str) -> Callable[..., Any]:
     place, _, name = spec.rpartition(":")
     if not place or not name:
         raise UserError(f"{field} = {spec!r}: must be module:function or file.py:function")
-    module = _from_file(Path(place), spec, field) if place.endswith(".py") else _from_name(place, spec, field)
+    module = _from_file(Path(place), spec, field) if place.endswith(".py") else load_module(place, spec, field)
     function = getattr(module, name, None)
     if not callable(function):
         close = nearest(name, [key for key, value in vars(module).items() if callable(value)])
@@ -64,7 +64,12 @@ def _from_file(path: Path, spec: str, field: str) -> ModuleType:
     return module
 
 
-def _from_name(name: str, spec: str, field: str) -> ModuleType:
+def load_module(name: str, spec: str, field: str) -> ModuleType:
+    """The module of that name, of the working folder's too; `spec` and `field` as in `load_function`.
+
+    Raises:
+        UserError: if importing it failed.
+    """
     _add_to_path(os.getcwd())
     try:
         return importlib.import_module(name)

@@ -6,9 +6,9 @@ and the actions since, so a resumed run resets and plays them again.
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from posttrain.core.errors import UserError, nearest
 from posttrain.core.seeds import derive
 from posttrain.data.steps import Spaces
+from posttrain.rewards.functions import load_module
 from posttrain.rollout.goals import Judge, achieved, flat, goal_width, has_goals, numbers
 from posttrain.rollout.speed import LIMITED, register
 
@@ -41,10 +42,7 @@ def make(task: str) -> Any:
 
     register()
     if module:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(f"task = {task!r}: cannot import {module}: {error}") from error
+        load_module(module, task, "task")
     if name in OWN and name not in gym.registry:
         entry, steps = OWN[name]
         gym.register(name, entry, max_episode_steps=steps)
@@ -183,7 +181,7 @@ class Environments:
         self.episodes[i] = Episode(self.episodes[i].number + 1, [])
         self.returns[i], self.costs[i] = 0.0, None
         seed = reset_seed(self.seed, "environment", i, self.episodes[i].number)
-        self.obs[i] = flat(self.envs[i].reset(seed=seed)[0])
+        self.obs[i] = reset(self.envs[i], seed)
 
     def state(self) -> dict[str, Any]:
         """Plain data from which `restore` finds the same environments."""
@@ -204,6 +202,23 @@ class Environments:
 def reset_seed(seed: int, *names: str | int) -> int:
     """`derive` within the 31 bits that every environment's reset takes."""
     return derive(seed, *names) % 2**31
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """NumPy's own generator, from which some environments draw despite the seed of their reset; left as it was."""
+    kept = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(kept)
+
+
+def reset(env: Any, seed: int) -> Tensor:
+    """What is seen first, [obs], of the episode that the seed names."""
+    with seeded(seed):
+        return flat(env.reset(seed=seed)[0])
 
 
 class Native:
@@ -263,7 +278,7 @@ def play(task: str, act: Any, seeds: Sequence[int]) -> list[Played]:
     """
     envs = [make(task) for _ in seeds]
     native = Native(envs[0].action_space)
-    obs = torch.stack([flat(env.reset(seed=seed)[0]) for env, seed in zip(envs, seeds, strict=True)])
+    obs = torch.stack([reset(env, seed) for env, seed in zip(envs, seeds, strict=True)])
     played, alive = [Played(0.0, 0, None)] * len(envs), list(range(len(envs)))
     while alive:
         going, actions = [], native(act(obs))

@@ -13,29 +13,33 @@ from posttrain.core.seeds import derive
 from posttrain.data.dataset import Episode
 from posttrain.data.replay.uniform import COLUMNS
 from posttrain.policies.acting import ControlPolicy
-from posttrain.rollout.environments import make, native, reset_seed, spaces_of
+from posttrain.rollout.environments import make, native, reset_seed, seeded, spaces_of
 from posttrain.rollout.goals import flat
 from posttrain.rollout.replayed import random_actions
 
-Act = Callable[[Any, Any, torch.Generator], Any]  # environment, its observation, randomness -> its action
+Act = Callable[[Any, Any], Any]  # what the environment shows, its `info` -> its action
+Actor = Callable[[Any, Any, Any, torch.Generator], Act]  # environment, both at a reset, randomness -> an episode's
 
 
-def record(task: str, act: Act, seed: int, steps: int = 0, episodes: int = 0) -> list[Episode]:
+def record(task: str, actor: Actor, seed: int, steps: int = 0, episodes: int = 0) -> list[Episode]:
     """Whole episodes: that many at least, and as many as hold `steps` steps."""
     env, found = make(task), list[Episode]()
     while len(found) < episodes or sum(len(e.rewards) for e in found) < steps:
-        found.append(_episode(env, act, seed, len(found)))
+        start = reset_seed(seed, "logged", len(found))
+        with seeded(start):  # the actor too, which may draw where the environment does
+            generator = torch.Generator().manual_seed(derive(seed, "actions", len(found)))
+            found.append(_episode(env, actor, start, generator))
     env.close()
     return found
 
 
-def _episode(env: Any, act: Act, seed: int, number: int) -> Episode:
-    generator = torch.Generator().manual_seed(derive(seed, "actions", number))
-    start = reset_seed(seed, "logged", number)
-    obs, actions, rewards, ended = [env.reset(seed=start)[0]], [], [], (False, False)
+def _episode(env: Any, actor: Actor, start: int, generator: torch.Generator) -> Episode:
+    first, info = env.reset(seed=start)
+    act = actor(env, first, info, generator)
+    obs, actions, rewards, ended = [first], [], [], (False, False)
     while not any(ended):
-        actions.append(act(env, obs[-1], generator))
-        seen, reward, *ended, _ = env.step(actions[-1])
+        actions.append(act(obs[-1], info))
+        seen, reward, *ended, info = env.step(actions[-1])
         obs.append(seen)
         rewards.append(float(reward))
     return Episode(np.stack(obs), np.stack(actions), np.array(rewards), *_ends(len(rewards), bool(ended[0])), start)
@@ -47,28 +51,42 @@ def _ends(length: int, terminated: bool) -> tuple[np.ndarray, np.ndarray]:
     return last & terminated, last & (not terminated)
 
 
-def at_random(env: Any, obs: Any, generator: torch.Generator) -> Any:
+def at_random(env: Any, first: Any, info: Any, generator: torch.Generator) -> Act:
     """Even over all actions."""
-    return native(env, random_actions(spaces_of(env), 1, generator)[0])
+    spaces = spaces_of(env)
+    return lambda obs, info: native(env, random_actions(spaces, 1, generator)[0])
 
 
-def by_policy(policy: ControlPolicy) -> Act:
+def by_policy(policy: ControlPolicy) -> Actor:
     """Each action a sample; of a deterministic policy, its own."""
-    def act(env: Any, obs: Any, generator: torch.Generator) -> Any:
-        with torch.no_grad():
+    def begin(env: Any, first: Any, info: Any, generator: torch.Generator) -> Act:
+        @torch.no_grad()
+        def act(obs: Any, info: Any) -> Any:
             seen = flat(obs)[None]
             return native(env, policy.enacted(seen, policy.sample(seen, policy.noise((1,), generator)).action)[0])
 
-    return act
+        return act
+
+    return begin
 
 
-def by_script(function: Callable[[Any], Any]) -> Act:
-    """A controller from observation to action, both the environment's own."""
-    def act(env: Any, obs: Any, generator: torch.Generator) -> Any:
-        action = function(obs)
-        return action if not env.action_space.shape else np.asarray(action, env.action_space.dtype)
+def by_script(script: Callable[..., Any]) -> Actor:
+    """A controller: a function from observation to action, both the environment's own; or a class.
 
-    return act
+    The class is made anew in each episode, from the environment and what its reset returned, and called with every
+    observation and its `info`.  It may ask the environment what that does not show, such as a goal, and set another.
+    An action outside the bounds is cut off there, before the environment takes it.
+    """
+    def begin(env: Any, first: Any, info: Any, generator: torch.Generator) -> Act:
+        space, controller = env.action_space, script(env, first, info) if isinstance(script, type) else None
+
+        def act(obs: Any, info: Any) -> Any:
+            action = script(obs) if controller is None else controller(obs, info)
+            return np.clip(action, space.low, space.high).astype(space.dtype) if space.shape else action
+
+        return act
+
+    return begin
 
 
 def from_replay(task: str, tensors: Mapping[str, Tensor], envs: int) -> list[Episode]:

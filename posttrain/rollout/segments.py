@@ -15,7 +15,17 @@ from posttrain.core import Groups
 from posttrain.core.seeds import derive
 from posttrain.data.steps import Steps
 from posttrain.policies.acting import ControlPolicy, Observer
-from posttrain.rollout.environments import Environments, Native, Played, added, between, cost_of, make, reset_seed
+from posttrain.rollout.environments import (
+    Environments,
+    Native,
+    Played,
+    added,
+    between,
+    cost_of,
+    make,
+    reset,
+    reset_seed,
+)
 from posttrain.rollout.goals import flat
 
 MEMORY = "memory/"  # before the role, in the names of a tape's columns
@@ -130,7 +140,7 @@ class EpisodeSource:
         generator = torch.Generator().manual_seed(derive(self.seed, "rollout", step))
         rows = [Row(i // self.samples, i, 0, True) for i in range(len(self.envs))]
         seeds = [reset_seed(self.seed, "start", step, row.unit) for row in rows]
-        obs = torch.stack([flat(env.reset(seed=s)[0]) for env, s in zip(self.envs, seeds, strict=True)])
+        obs = torch.stack([reset(env, s) for env, s in zip(self.envs, seeds, strict=True)])
         alive, t, draw = torch.arange(len(rows)), 0, torch.empty(0)
         tape, memories = Tape(), Memories(self.observers, len(rows))
         paid = [Played(0.0, 0, None)] * len(rows)

@@ -82,7 +82,7 @@ def open_datasets(config: ControlConfig, spaces: Spaces) -> Dataset:
 
 
 def notes_of(logged: Dataset | None, config: ControlConfig) -> tuple[str, ...]:
-    if logged and logged.task not in ("", config.task):
+    if logged and logged.task not in ("", config.task.rpartition(":")[2]):  # less the module that registers it
         return (f"the dataset was logged on {logged.task}, and the policy is measured on {config.task}",)
     return ()
 

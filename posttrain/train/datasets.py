@@ -15,7 +15,8 @@ from posttrain.policies.acting import ControlPolicy
 from posttrain.policies.export import new_folder
 from posttrain.rewards.functions import load_function
 from posttrain.rollout.environments import make, spaces_of
-from posttrain.rollout.record import Act, at_random, by_policy, by_script, from_replay, record
+from posttrain.rollout.goals import has_goals
+from posttrain.rollout.record import Actor, at_random, by_policy, by_script, from_replay, record
 from posttrain.train.checkpoint import load_newest
 
 LABEL = "made by posttrain from its own runs; its reference returns are its own, so scores compare with no other set's"
@@ -28,11 +29,12 @@ def make_dataset(task: str, out: Path, *, kind: str, policy: str, steps: int, se
     kind: random, medium, replay, expert or scripted; policy: what the command line says of it.
 
     Raises:
-        UserError: if `out` exists, or the policy or the replay cannot be had.
+        UserError: if `out` exists, the task cannot be logged, or the policy or the replay cannot be had.
     """
     if out.exists():
         raise UserError(f"out = '{out}': exists already; name another folder")
     env = make(task)
+    _check(env, task)
     best = by_policy(_policy(expert or policy, task, "expert" if expert else "policy")) \
         if expert or kind == "expert" else None
     if kind == "replay":
@@ -58,11 +60,22 @@ def make_dataset(task: str, out: Path, *, kind: str, policy: str, steps: int, se
     return about
 
 
+def _check(env: Any, task: str) -> None:
+    if has_goals(env):
+        raise UserError(f"task = {task!r}: its observations name a goal, and a dataset holds one array of each; wrap "
+                        "it (gymnasium.wrappers.FlattenObservation) and register that")
+    try:
+        env.spec.to_json()
+    except ValueError as error:
+        raise UserError(f"task = {task!r}: a dataset names how its environment is made, and this one was registered as "
+                        "a class; must be text, 'module:class'") from error
+
+
 def _mean(episodes: Sequence[Episode]) -> float:
     return sum(float(e.rewards.sum()) for e in episodes) / len(episodes)
 
 
-def _actor(kind: str, policy: str, task: str) -> Act:
+def _actor(kind: str, policy: str, task: str) -> Actor:
     if kind == "random":
         return at_random
     return by_script(load_function(policy, "policy")) if kind == "scripted" else by_policy(_policy(policy, task))

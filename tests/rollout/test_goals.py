@@ -82,7 +82,7 @@ def test_an_episode_is_played_from_its_start() -> None:
 def test_a_module_registers_its_environments() -> None:
     assert spaces_of(make(f"bit_flipping:{TASK}")) == (12, 6, True)
     assert kind_of("", f"bit_flipping:{TASK}") == "control"
-    with pytest.raises(UserError, match="cannot import no_such_module"):
+    with pytest.raises(UserError, match="no_such_module:Env-v0': importing it failed: Mod"):
         make("no_such_module:Env-v0")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -31,7 +34,60 @@ def test_a_time_limit_truncates() -> None:
     assert len(episode.rewards) == 200
     assert episode.truncations.nonzero()[0].tolist() == [199]
     assert not episode.terminations.any()
-    np.testing.assert_allclose(episode.actions[:, 0], -episode.observations[:-1, 2])
+    np.testing.assert_allclose(episode.actions[:, 0], (-episode.observations[:-1, 2]).clip(-2, 2))
+
+
+class Hidden(gym.Env[Any, Any]):
+    """Go to a place that only `info` tells, and that NumPy's own generator draws, as in some packages."""
+
+    observation_space = gym.spaces.Box(-9, 9, (1,))
+    action_space = gym.spaces.Box(-1, 1, (1,))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.at, self.goal = np.zeros(1, np.float32), np.random.uniform(2.1, 2.9)
+        return self.at, {"away": self.goal}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.at = self.at + action
+        away = self.goal - float(self.at[0])
+        return self.at, -abs(away), abs(away) < 1e-5, False, {"away": away}
+
+
+gym.register("Hidden-v0", Hidden)
+
+
+class Towards:
+    """Its `count` begins anew in each episode."""
+
+    def __init__(self, env: Any, obs: Any, info: dict[str, Any]) -> None:
+        assert info["away"] == env.unwrapped.goal and not obs.any()
+        self.count = 0
+
+    def __call__(self, obs: Any, info: dict[str, Any]) -> list[float]:
+        self.count += 1
+        assert self.count <= 3
+        return [info["away"]]
+
+
+def test_a_class_of_controllers_sees_the_environment_and_what_it_says_besides() -> None:
+    before = np.random.get_state()[1].copy()
+    first, second = record("Hidden-v0", by_script(Towards), 0, episodes=2)
+    goals = [float(e.actions.sum()) for e in (first, second)]
+    for episode, goal in zip((first, second), goals, strict=True):
+        np.testing.assert_allclose(episode.actions[:, 0], [1, 1, goal - 2], rtol=1e-6)  # cut off at the bound
+        assert episode.terminations.tolist() == [False, False, True]
+    assert goals[0] != goals[1]
+    again, _ = record("Hidden-v0", by_script(Towards), 0, episodes=2)
+    np.testing.assert_array_equal(again.actions, first.actions)  # the seed decides what NumPy's own generator draws
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+def test_an_environment_that_draws_without_its_seed_is_restored() -> None:
+    envs, other = (Environments("Hidden-v0", 2, 7) for _ in range(2))
+    envs.step(torch.ones(2, 1))
+    other.restore(envs.state())
+    assert [e.unwrapped.goal for e in other.envs] == [e.unwrapped.goal for e in envs.envs]
 
 
 def test_steps_are_whole_episodes() -> None:

@@ -172,6 +172,16 @@ def test_what_cannot_be_is_one_line(name: str, given: dict[str, Any], message: s
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("task", "message"), [
+    ("bit_flipping:BitFlipping6-v0", "its observations name a goal, and a dataset holds one array of each"),
+    ("t_maze:TMaze-v0", "this one was registered as a class; must be text, 'module:class'"),
+])
+def test_a_task_that_cannot_be_logged_is_one_line(task: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        make_dataset(task, tmp_path / "data", kind="random", **MADE)
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize(("given", "message"), [
     ({"kind": "expert", "policy": "nowhere"}, "policy = 'nowhere': no finished run"),
     ({"kind": "replay", "policy": "nowhere"}, "policy = 'nowhere': no run here"),
