@@ -233,7 +233,7 @@ def test_biased_and_truncated_samples_report_the_training_pass() -> None:
     assert (out.log_kept[~own] == 0).all()
 
 
-def test_bf16_rounds_as_the_training_pass_does(operations: str) -> None:
+def test_bf16_rounds_as_the_training_pass_does(operations: str) -> None:  # noqa: F811
     """Both add what a token draws from its ancestors and its own row in one order, and compiled ones by one kernel."""
     net = toy_model(dtype=torch.bfloat16)
     out = sample(Sampling(max_new_tokens=12), net=net, samples=8)
