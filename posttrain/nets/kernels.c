@@ -5,6 +5,7 @@
 //
 //   HEAD   numbers of a head, even       GROUP  query heads that share a key head
 //   BF16   1: T is bf16, 0: fp32         GELU   1: the gate is GELU (tanh), 0: SiLU
+//   FEW    rows of `product`, at most    LEVELS of a tree, at most
 //
 // threads: how many there may be, where each has numbers of its own.
 
@@ -143,7 +144,6 @@ void turn(I rows, I heads, I stride, const T *x, const float *cos, const float *
 // ------------------------------------------------------------------------------------------------ products of few rows
 
 #define LANES 16
-#define FEW 2  // beyond it oneDNN's products, which read weights that were laid out for them, are as fast
 typedef float V __attribute__((vector_size(4 * LANES)));
 
 static inline V load(const T *x) {
@@ -301,7 +301,6 @@ void attend(I threads, I rows, I kv, const T *qkv, const float *q_norm, const fl
 // Where a level of a tree keeps the keys and values of its tokens: steps from head to head and from token to token, and
 // how many tokens the levels before it have.
 typedef struct { const T *keys, *values; I key_head, key_step, value_head, value_step, before; } Store;
-#define LEVELS 16
 
 // The parts that a token looks at with key head h; ranges [levels, 2]: the first token in each level, and how many.
 static void parts_of(const Store *stores, const I *ranges, I levels, I h, Part *parts) {

@@ -25,7 +25,7 @@ FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-fno-math-errn
          "-fassociative-math", "-fno-signed-zeros", "-ffp-contract=fast")
 COMPILE_SECONDS = 60  # most that it may take; two are usual
 GELU = "gelu_pytorch_tanh"
-FEW = 2  # rows: more are not taken by `product`
+FEW = 2  # rows of `product`, at most: beyond, oneDNN's products of weights that were laid out for them are as fast
 
 ARGUMENTS = {"n": ctypes.c_int64, "f": ctypes.c_float, "p": ctypes.c_void_p}  # a count, a number, where a tensor lies
 
@@ -201,7 +201,8 @@ def compiled(head: int = 64, group: int = 1, bf16: bool = False, gelu: bool = Fa
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise Uncompiled("no C compiler: none of cc, gcc and clang is on the PATH")
-    command = [compiler, *FLAGS, f"-DHEAD={head}", f"-DGROUP={group}", f"-DBF16={int(bf16)}", f"-DGELU={int(gelu)}"]
+    command = [compiler, *FLAGS, f"-DHEAD={head}", f"-DGROUP={group}", f"-DBF16={int(bf16)}", f"-DGELU={int(gelu)}",
+               f"-DFEW={FEW}", f"-DLEVELS={LEVELS}"]
     for_whom = (*command, SOURCE.read_text(encoding="utf-8"), platform.machine(), *sorted(cpu_flags()))
     file = home() / "kernels" / f"{hashlib.sha256(repr(for_whom).encode()).hexdigest()[:16]}.so"
     try:

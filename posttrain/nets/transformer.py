@@ -27,7 +27,6 @@ from posttrain.nets.tree import Tree, attend
 Attend = Callable[[int, Tensor], Tensor]  # layer, queries, keys and values [n, (H + 2 K) D] -> [n, H D]
 Heads = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q [n, H, D], k and v [n, K, D] -> [n, H, D]
 TreeAttention = Callable[[Tensor, Tensor, Tensor, Tree, int | None], Tensor]  # as `tree_attention`
-Keep = Callable[[int, Tensor, Tensor], None]  # layer, its keys and values [n, K, D]
 Rotation = Sequence[tuple[Tensor, Tensor] | None]  # of some tokens, for each layer: cos and sin, [n, 1, D / 2] each
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -171,7 +170,11 @@ class Transformer(nn.Module):
         return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
 
     @property
-    def arithmetic(self) -> Arithmetic:
+    def attention(self) -> TreeAttention:
+        return attention_on(self.head.device)
+
+    @property
+    def arithmetic(self) -> Transformer | Fused:
         """The fastest with gradients for the weights as they are."""
         kernels = kernels_for(self.arch, self.head.dtype, self.head.device)
         return self if kernels is None else Fused(self, kernels)
@@ -224,18 +227,13 @@ class Transformer(nn.Module):
 
         return attend_
 
-    def forward(self, tree: Tree, by: Arithmetic | None = None, keep: Keep | None = None) -> Tensor:
-        """Hidden states of all packed tokens, [n, d] fp32, after the last norm.
-
-        keep: called with every layer's keys and values [n, K, D] when they are to be remembered.
-        """
+    def forward(self, tree: Tree) -> Tensor:
+        """Hidden states of all packed tokens, [n, d] fp32, after the last norm."""
         def look(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            if keep is not None:
-                keep(i, k, v)
             return attention(q, k, v, tree, self.arch.reach(i))
 
-        by = by or self.arithmetic
-        attention = by.attention if isinstance(by, Fused) else attention_on(self.head.device)
+        by = self.arithmetic
+        attention = by.attention
         x, attend_ = self.first(tree.ids), self.turned(tree.positions, look, by)
         kept = self.activation_bytes // layer_bytes(self.arch, tree, self.head.element_size(),
                                                     scores=attention is tree_attention)

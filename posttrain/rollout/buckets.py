@@ -14,8 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from posttrain.nets.kernels import Stored
 from posttrain.nets.transformer import Transformer
-from posttrain.rollout.cache import Cache, Fold, Folds, Room, Shape, Stored
+from posttrain.rollout.cache import Cache, Fold, Folds, Room, Shape
 from posttrain.rollout.cascade import attend_apart, fold_biases, part_on
 from posttrain.rollout.engine import Sampling
 from posttrain.rollout.packed import Packed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -14,6 +13,7 @@ from torch import Tensor
 from posttrain.core.errors import UserError
 from posttrain.core.placement import HOST
 from posttrain.nets.architecture import Architecture
+from posttrain.nets.kernels import Stored
 from posttrain.nets.precision import at_least_fp32
 
 LEAST_BYTES, MOST_BYTES = 64 << 20, 2 << 30  # of the budget that nobody chose
@@ -135,9 +135,6 @@ class Fold:
         p, k, n, d = x.shape
         x = x.view(p, k, self.depth, -1, d).transpose(1, 2).reshape(p * self.depth, k, n // self.depth, d)
         return x if self.index is None else x[self.index]
-
-
-Stored = Sequence[Tensor]  # keys and values [P, K, N, D]
 
 
 class Folds(Protocol):

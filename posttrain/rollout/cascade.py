@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from posttrain.nets.kernels import Stored
 from posttrain.nets.precision import at_least_fp32
-from posttrain.rollout.cache import Folds, Stored
+from posttrain.rollout.cache import Folds
 
 # query [S, K, n, D], already scaled, keys and values [S, K, N, D], bias [S, 1, n, N] -> o [S, K, n, D], z [S, K, n, 1];
 # every query looks at one key at least

@@ -134,7 +134,7 @@ class Schedule:
         memory, t = self.sampling.memory, self.drawn
         if not self.seated:
             token = self.seen[self.row, memory + t - 1]
-            buckets.seat(Seats(token, t, self.start, self.place[self.row // self.samples], len(self.held),
+            buckets.seat(Seats(token, t, self.start, self.prompt_place, len(self.held),
                                self.uniform[self.row]))
             self.seated = True
         before = self.seen[self.row[:, None], t[:, None] + torch.arange(memory)]
@@ -174,9 +174,9 @@ class Schedule:
     def _regroup(self) -> None:
         """What the next steps need to know of the rows now alive."""
         shape, prompt = self.cache.shape, self.row // self.samples
-        self.start, self.seated = self.lengths[prompt], False
-        if len(self.row) and self.buckets is None:
-            self.fold = Fold.of(self.place[prompt], len(self.held))
+        self.start, self.prompt_place, self.seated = self.lengths[prompt], self.place[prompt], False
+        if len(self.row) and self.buckets is None and not self.by.kernels:
+            self.fold = Fold.of(self.prompt_place, len(self.held))
             self.everyone = Fold(1, len(prompt), None)
             self.prompt_bias = rest_bias(self.start - shape.shared, shape.shared, shape.rest)
 
@@ -192,10 +192,9 @@ class Schedule:
     def _compiled(self, positions: Tensor) -> Attend:
         """What a layer does with the rows' newest tokens, in one call."""
         by, cache, rotation = self.by, self.cache, self.net.rotation(positions)
-        place = self.place[self.row // self.samples]
 
         def attend_(i: int, qkv: Tensor) -> Tensor:
-            return by.attend(i, qkv, rotation[i], cache.root_layers[i], cache.prompt_layers[i], place,
+            return by.attend(i, qkv, rotation[i], cache.root_layers[i], cache.prompt_layers[i], self.prompt_place,
                              cache.row_layers[i], self.start, self.drawn)
 
         return attend_
