@@ -2,94 +2,80 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from posttrain.nets.kernels import add_to
 from posttrain.nets.precision import at_least_fp32
+from posttrain.nets.softmax import softmax, softmax_back
 
 CHUNK_BYTES = 64 << 20  # of logits at a time
-KEEP_BYTES = 512 << 20  # probabilities kept for the backward pass up to this size; beyond it they are computed again
+KEEP_BYTES = 512 << 20  # of logits kept for the backward pass; more are computed again, in chunks
 
 
 def token_log_prob(hidden: Tensor, weight: Tensor, target: Tensor, temperature: float = 1.0,
-                   entropy: bool = False) -> tuple[Tensor, Tensor | None]:
+                   entropy: bool = False, logits: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """log p and entropy of softmax(h Wᵀ / temperature) at each target: hidden [n, d], weight [V, d], target [n].
 
     Returns [n] and [n] (nats; None unless asked for), fp32 or wider, with gradient to both.  Where the weight carries
     a buffer `main_grad` [V, d], its gradient is added there instead of being returned to autograd.
+    logits: h Wᵀ [n, V] where it is known; the backward pass writes over it.
     """
     assert hidden.dim() == 2 and target.shape == hidden.shape[:1], (hidden.shape, target.shape)
-    logp, ent = _TokenLogProb.apply(hidden, weight, target, temperature, entropy)  # type: ignore[no-untyped-call]
+    logp, ent = _TokenLogProb.apply(hidden, weight, target, temperature, entropy, logits)  # type: ignore[no-untyped-call]
     return logp, ent if entropy else None
-
-
-class _Softmax(NamedTuple):
-    probability: Tensor  # [n, V]
-    log_prob: Tensor  # [n], of the target
-    entropy: Tensor  # [n]; zeros unless asked for
-
-
-def _softmax(h: Tensor, weight: Tensor, target: Tensor, temperature: float, entropy: bool) -> _Softmax:
-    z = at_least_fp32(h @ weight.t())
-    if temperature != 1.0:
-        z /= temperature
-    z -= z.amax(-1, keepdim=True)
-    chosen = z.gather(1, target[:, None])[:, 0]
-    p = z.exp() if entropy else z.exp_()
-    total = p.sum(-1, keepdim=True)
-    p /= total
-    log_total = total.log()[:, 0]
-    spread = log_total - torch.linalg.vecdot(p, z) if entropy else torch.zeros_like(log_total)
-    return _Softmax(p, chosen - log_total, spread)
 
 
 class _TokenLogProb(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, temperature: float,
-                entropy: bool) -> tuple[Tensor, Tensor]:
-        chunk = max(1, CHUNK_BYTES // (4 * len(weight)))
-        keep = any(ctx.needs_input_grad) and 4 * len(hidden) * len(weight) <= KEEP_BYTES
-        parts = []
-        for h, t in zip(hidden.split(chunk), target.split(chunk), strict=True):
-            part = _softmax(h, weight, t, temperature, entropy)
-            parts.append(part if keep else part._replace(probability=part.log_prob))  # let the large one go
-        entropies = torch.cat([part.entropy for part in parts])
-        ctx.save_for_backward(hidden, weight, target, entropies, *([p.probability for p in parts] if keep else []))
-        ctx.temperature, ctx.entropy, ctx.chunk = temperature, entropy, chunk
-        return torch.cat([part.log_prob for part in parts]), entropies
+                entropy: bool, logits: Tensor | None) -> tuple[Tensor, Tensor]:
+        size = weight.element_size() * len(weight)
+        keep = any(ctx.needs_input_grad) and (logits is not None or size * len(hidden) <= KEEP_BYTES)
+        ctx.chunk = max(1, len(hidden) if keep else CHUNK_BYTES // size)
+        ctx.temperature, ctx.entropy, ctx.kept = temperature, entropy, []
+        logp, entropies = [], []
+        for h, t in zip(hidden.split(ctx.chunk), target.split(ctx.chunk), strict=True):
+            z = h @ weight.t() if logits is None else logits
+            soft = softmax(z, temperature, along=entropy)
+            logp.append(soft.log_prob(z, t, temperature))
+            entropies.append(soft.entropy if entropy else torch.zeros_like(soft.total))
+            ctx.kept += [(z, soft)] * keep
+        ctx.save_for_backward(hidden, weight, target)
+        return torch.cat(logp), torch.cat(entropies)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_logp, grad_entropy = grads
-        hidden, weight, target, entropies, *kept = ctx.saved_tensors
+        hidden, weight, target = ctx.saved_tensors
+        kept, ctx.kept = ctx.kept, []  # they are overwritten: who comes a second time computes them again
         wants_weight = ctx.needs_input_grad[1]
         sink = getattr(weight, "main_grad", None) if wants_weight else None
         grad_weight = at_least_fp32(torch.zeros_like(weight)) if sink is None and wants_weight else sink
         grad_hidden = torch.empty_like(hidden)
         for i, start in enumerate(range(0, len(hidden), ctx.chunk)):
             rows = slice(start, start + ctx.chunk)
-            h, t, g = hidden[rows], target[rows, None], grad_logp[rows, None]
-            p = kept[i] if kept else _softmax(h, weight, t[:, 0], ctx.temperature, False).probability
-            dz = p * -g  # d log p_t / dz = onehot − p
-            dz.scatter_add_(1, t, g)
-            if ctx.entropy:  # dH / dz = −p (log p + H)
-                dz -= p * (p.clamp(min=1e-38).log() + entropies[rows, None]) * grad_entropy[rows, None]
-            dz = dz.div_(ctx.temperature).to(weight.dtype)
+            h, t, (g, to_entropy) = hidden[rows], target[rows], (grad[rows] for grad in grads)
+            if kept:
+                z, soft = kept[i]
+            else:
+                z = h @ weight.t()
+                soft = softmax(z, ctx.temperature, along=ctx.entropy)
+            dz = softmax_back(z, ctx.temperature, soft, t, g, to_entropy if ctx.entropy else None)
             grad_hidden[rows] = dz @ weight
             if grad_weight is not None:
-                _add_product(grad_weight, dz.t(), h)
+                add_product(grad_weight, dz.t(), h)
         returned = None if sink is not None or grad_weight is None else grad_weight.to(weight.dtype)
-        return grad_hidden, returned, None, None, None
+        return grad_hidden, returned, None, None, None, None
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     """total += a b, in one pass where the types agree."""
     if total.dtype == a.dtype:
         total.addmm_(a, b)
     else:
-        total += a @ b
+        add_to(total, a @ b)
 
 
 class _Embed(torch.autograd.Function):

@@ -141,6 +141,70 @@ void turn(I rows, I heads, I stride, const T *x, const float *cos, const float *
     }
 }
 
+// out [rows, bytes]: what lies where `from` [rows] says
+void gather(I rows, I bytes, const I *from, char *out) {
+    #pragma omp parallel for
+    for (I i = 0; i < rows; i++) memcpy(out + i * bytes, (const char *)from[i], bytes);
+}
+
+// ------------------------------------------------------------------------------------------------------- probabilities
+
+#define BLOCK 256  // numbers summed at a time, so that a row of many loses little
+#define LEAST -87.0f  // what is less likely than e^LEAST times the likeliest counts as impossible
+
+static inline float bounded(float s) { return s < LEAST ? LEAST : s; }
+static inline float mass_of(float s) { return s < LEAST ? 0 : exponential(s); }
+
+static __attribute__((noinline)) float sum_of(const float *x, I count) {
+    float s = 0;
+    #pragma omp simd reduction(+:s)
+    for (I j = 0; j < count; j++) s += x[j];
+    return s;
+}
+
+// Of z [rows, width]: most = its largest, mass = e^s, s = (z − most) inverse, total = Σ mass, along = Σ mass s;
+// inverse: 1 / temperature; mass and along may be null
+void masses(I rows, I width, const T *z, float inverse, float *mass, float *most, float *total, float *along) {
+    #pragma omp parallel for
+    for (I i = 0; i < rows; i++) {
+        const T *from = z + i * width;
+        float m = -INFINITY, t = 0, a = 0, own[BLOCK], by[BLOCK];
+        #pragma omp simd reduction(max:m)
+        for (I j = 0; j < width; j++) m = wide(from[j]) > m ? wide(from[j]) : m;
+        for (I first = 0; first < width; first += BLOCK) {
+            I count = width - first < BLOCK ? width - first : BLOCK;
+            float *to = mass ? mass + i * width + first : own;
+            for (I j = 0; j < count; j++) to[j] = mass_of((wide(from[first + j]) - m) * inverse);
+            t += sum_of(to, count);
+            if (!along) continue;
+            for (I j = 0; j < count; j++) by[j] = to[j] * bounded((wide(from[first + j]) - m) * inverse);
+            a += sum_of(by, count);
+        }
+        most[i] = m;
+        total[i] = t;
+        if (along) along[i] = a;
+    }
+}
+
+// In the place of z: the gradient to it of g log p[target] + h entropy; target, g, h, entropy [rows], of which the last
+// two may be null
+//     dz = inverse (g (onehot − p) − h p (log p + entropy)),   p = mass / total
+void masses_back(I rows, I width, T *z, float inverse, const float *most, const float *total, const I *target,
+                 const float *g, const float *entropy, const float *h) {
+    #pragma omp parallel for
+    for (I i = 0; i < rows; i++) {
+        T *at = z + i * width;
+        float m = most[i], by = 1 / total[i], right = wide(at[target[i]]), a = g[i], b = h ? h[i] : 0;
+        float u = h ? a + b * (entropy[i] - logf(total[i])) : a;  // u + b s = a + b (log p + entropy)
+        for (I j = 0; j < width; j++) {
+            float s = (wide(at[j]) - m) * inverse;
+            at[j] = narrow(-inverse * by * mass_of(s) * (u + b * bounded(s)));
+        }
+        float s = (right - m) * inverse;
+        at[target[i]] = narrow(inverse * (a - by * mass_of(s) * (u + b * bounded(s))));
+    }
+}
+
 // ------------------------------------------------------------------------------------------------ products of few rows
 
 #define LANES 16
@@ -194,11 +258,15 @@ void product(I rows, I in, I width, const T *x, const T *w, const T *bias, T *ou
 // Keys and values of some tokens, each HEAD numbers, the next one's `key_step` and `value_step` numbers after it.
 typedef struct { const T *keys, *values; I key_step, value_step, count; } Part;
 
-static float dot(const float *q, const T *k) {
+static inline float dot(const float *a, const float *b) {
     float s = 0;
     #pragma omp simd reduction(+:s)
-    for (int d = 0; d < HEAD; d++) s += q[d] * wide(k[d]);
+    for (int d = 0; d < HEAD; d++) s += a[d] * b[d];
     return s;
+}
+
+static inline void widen(const T *x, float *to) {
+    for (int d = 0; d < HEAD; d++) to[d] = wide(x[d]);
 }
 
 // One head [HEAD] of queries or keys: normed where w is not null, turned where cos is not null.
@@ -220,34 +288,41 @@ static float norm_of(const T *x, I width, float epsilon) {
     return 1 / sqrtf(s / width + epsilon);
 }
 
-// How much q [HEAD] weighs each key of all parts, into s; how many keys there are
-static I weights(const float *q, const Part *parts, I count, float *s) {
+// How much each of q [GROUP, HEAD] weighs each key of all parts, into s [GROUP, columns]; how many keys there are
+static I weights(const float *q, const Part *parts, I count, I columns, float *s) {
     I n = 0;
-    for (const Part *p = parts; p < parts + count; n += p++->count)
-        for (I j = 0; j < p->count; j++) s[n + j] = rounded(dot(q, p->keys + j * p->key_step));
-    float most = -INFINITY, total = 0;
-    #pragma omp simd reduction(max:most)
-    for (I j = 0; j < n; j++) most = s[j] > most ? s[j] : most;
-    #pragma omp simd reduction(+:total)
-    for (I j = 0; j < n; j++) { s[j] = exponential(s[j] - most); total += s[j]; }
-    for (I j = 0; j < n; j++) s[j] = rounded(s[j] / total);
+    for (const Part *p = parts; p < parts + count; n += p++->count) for (I j = 0; j < p->count; j++) {
+        float k[HEAD];
+        widen(p->keys + j * p->key_step, k);
+        for (int g = 0; g < GROUP; g++) s[g * columns + n + j] = rounded(dot(q + g * HEAD, k));
+    }
+    for (int g = 0; g < GROUP; g++, s += columns) {
+        float most = -INFINITY, total = 0;
+        #pragma omp simd reduction(max:most)
+        for (I j = 0; j < n; j++) most = s[j] > most ? s[j] : most;
+        #pragma omp simd reduction(+:total)
+        for (I j = 0; j < n; j++) { s[j] = exponential(s[j] - most); total += s[j]; }
+        for (I j = 0; j < n; j++) s[j] = rounded(s[j] / total);
+    }
     return n;
 }
 
-// q [GROUP, HEAD] over all parts with one softmax, and each part's share added after the other's; scratch: a number for
-// each key.  Whoever attends here, in training, prefill or decoding, gets the same to the last bit.
-static __attribute__((noinline)) void look(const float *q, const Part *parts, I count, float *scratch, T *out) {
-    for (int g = 0; g < GROUP; g++) {
-        float *s = scratch, o[HEAD] = {0};
-        weights(q + g * HEAD, parts, count, scratch);
-        for (const Part *p = parts; p < parts + count; s += p++->count) {
-            float its[HEAD] = {0};
-            for (I j = 0; j < p->count; j++)
-                for (int d = 0; d < HEAD; d++) its[d] += s[j] * wide(p->values[j * p->value_step + d]);
-            for (int d = 0; d < HEAD; d++) o[d] = rounded(o[d] + rounded(its[d]));
+// q [GROUP, HEAD] over all parts with one softmax, and each part's share added after the other's; s [GROUP, columns] is
+// scratch.  Whoever attends here, in training, prefill or decoding, gets the same to the last bit.
+static __attribute__((noinline)) void look(const float *q, const Part *parts, I count, I columns, float *s, T *out) {
+    float o[GROUP * HEAD] = {0};
+    weights(q, parts, count, columns, s);
+    for (const Part *p = parts; p < parts + count; s += p++->count) {
+        float its[GROUP * HEAD] = {0};
+        for (I j = 0; j < p->count; j++) {
+            float v[HEAD];
+            widen(p->values + j * p->value_step, v);
+            for (int g = 0; g < GROUP; g++)
+                for (int d = 0; d < HEAD; d++) its[g * HEAD + d] += s[g * columns + j] * v[d];
         }
-        for (int d = 0; d < HEAD; d++) out[g * HEAD + d] = narrow(o[d]);
+        for (int d = 0; d < GROUP * HEAD; d++) o[d] = rounded(o[d] + rounded(its[d]));
     }
+    for (int d = 0; d < GROUP * HEAD; d++) out[d] = narrow(o[d]);
 }
 
 // One new token of every row looks at what all rows share, at its prompt and at its row's own tokens, to which it adds
@@ -258,7 +333,7 @@ static __attribute__((noinline)) void look(const float *q, const Part *parts, I 
 // is keys and values alike: root [kv, shared, HEAD], prompts [places, kv, rest, HEAD], own [rows, kv, limit, HEAD].
 // place [rows]: where the prompt is; start [rows]: its tokens, the shared ones counted; drawn [rows]: tokens of the row,
 // the new one counted; reach: how many tokens it sees, itself included, 0: all.
-// scratch [threads, shared + rest + limit]; out [rows, GROUP kv, HEAD].
+// scratch [threads, GROUP, shared + rest + limit]; out [rows, GROUP kv, HEAD].
 void attend(I threads, I rows, I kv, const T *qkv, const float *q_norm, const float *k_norm, I across, float epsilon,
             const float *cos, const float *sin, float scale, const T *root_keys, const T *root_values, I shared,
             const T *prompt_keys, const T *prompt_values, I rest, const I *place, T *own_keys, T *own_values, I limit,
@@ -294,7 +369,8 @@ void attend(I threads, I rows, I kv, const T *qkv, const float *q_norm, const fl
             parts[p].values += far * HEAD;
             parts[p].count = ends[p] - first - far;
         }
-        look(q, parts, 3, scratch + omp_get_thread_num() * columns, out + (i * heads + h * GROUP) * HEAD);
+        float *room = scratch + omp_get_thread_num() * GROUP * columns;
+        look(q, parts, 3, columns, room, out + (i * heads + h * GROUP) * HEAD);
     }
 }
 
@@ -317,7 +393,7 @@ static void scaled(const T *x, float scale, float *q) {
 }
 
 // Every token of a tree looks at what it descends from: q and out [n, GROUP kv, HEAD], stores [levels], ranges
-// [n, levels, 2], scratch [threads, columns], no token looking at more than `columns`.
+// [n, levels, 2], scratch [threads, GROUP, columns], no token looking at more than `columns`.
 void tree_look(I threads, I n, I kv, I levels, const T *q, const Store *stores, const I *ranges, float scale, I columns,
                float *scratch, T *out) {
     #pragma omp parallel for collapse(2) num_threads(threads) schedule(static, 8)
@@ -325,7 +401,7 @@ void tree_look(I threads, I n, I kv, I levels, const T *q, const Store *stores, 
         float mine[GROUP * HEAD]; Part parts[LEVELS]; I at = (i * kv + h) * GROUP * HEAD;
         scaled(q + at, scale, mine);
         parts_of(stores, ranges + 2 * i * levels, levels, h, parts);
-        look(mine, parts, levels, scratch + omp_get_thread_num() * columns, out + at);
+        look(mine, parts, levels, columns, scratch + omp_get_thread_num() * GROUP * columns, out + at);
     }
 }
 
@@ -336,33 +412,41 @@ void tree_look_back(I threads, I n, I kv, I levels, const T *q, const Store *sto
                     I columns, float *scratch, const T *g, T *dq, float *dk, float *dv) {
     #pragma omp parallel for collapse(2) num_threads(threads) schedule(static, 8)
     for (I i = 0; i < n; i++) for (I h = 0; h < kv; h++) {
-        I thread = omp_get_thread_num(), at = (i * kv + h) * GROUP * HEAD;
-        float mine[GROUP * HEAD], *p = scratch + thread * 2 * columns, *ds = p + columns; Part parts[LEVELS];
+        I thread = omp_get_thread_num(), at = (i * kv + h) * GROUP * HEAD, j = 0;
+        float mine[GROUP * HEAD], from[GROUP * HEAD], sum[GROUP * HEAD] = {0}, x[HEAD]; Part parts[LEVELS];
+        float *p = scratch + thread * 2 * GROUP * columns, *ds = p + GROUP * columns;
         scaled(q + at, scale, mine);
+        for (int d = 0; d < GROUP * HEAD; d++) from[d] = wide(g[at + d]);
         parts_of(stores, ranges + 2 * i * levels, levels, h, parts);
+        I keys = weights(mine, parts, levels, columns, p);
+        for (I l = 0; l < levels; l++) for (I t = 0; t < parts[l].count; t++, j++) {
+            widen(parts[l].values + t * parts[l].value_step, x);
+            for (int r = 0; r < GROUP; r++) ds[r * columns + j] = dot(from + r * HEAD, x);
+        }
         for (int r = 0; r < GROUP; r++) {
-            float from[HEAD], along = 0, sum[HEAD] = {0};
-            for (int d = 0; d < HEAD; d++) from[d] = wide(g[at + r * HEAD + d]);
-            I keys = weights(mine + r * HEAD, parts, levels, p), j = 0;
-            for (I l = 0; l < levels; l++)
-                for (I t = 0; t < parts[l].count; t++) ds[j++] = dot(from, parts[l].values + t * parts[l].value_step);
+            float along = 0, *w = p + r * columns, *s = ds + r * columns;
             #pragma omp simd reduction(+:along)
-            for (j = 0; j < keys; j++) along += p[j] * ds[j];
-            for (j = 0; j < keys; j++) ds[j] = p[j] * (ds[j] - along);
-            j = 0;
-            for (I l = 0; l < levels; l++) {
-                I first = ((thread * n + stores[l].before + ranges[2 * (i * levels + l)]) * kv + h) * HEAD;
-                for (I t = 0; t < parts[l].count; t++, j++) {
-                    float *k = dk + first + t * kv * HEAD, *v = dv + first + t * kv * HEAD, s = ds[j], w = p[j];
-                    const T *key = parts[l].keys + t * parts[l].key_step;
+            for (j = 0; j < keys; j++) along += w[j] * s[j];
+            for (j = 0; j < keys; j++) s[j] = w[j] * (s[j] - along);
+        }
+        j = 0;
+        for (I l = 0; l < levels; l++) {
+            I first = ((thread * n + stores[l].before + ranges[2 * (i * levels + l)]) * kv + h) * HEAD;
+            for (I t = 0; t < parts[l].count; t++, j++) {
+                float *k = dk + first + t * kv * HEAD, *v = dv + first + t * kv * HEAD;
+                float to_k[HEAD] = {0}, to_v[HEAD] = {0};
+                widen(parts[l].keys + t * parts[l].key_step, x);
+                for (int r = 0; r < GROUP; r++) {
+                    float s = ds[r * columns + j], w = p[r * columns + j];
                     for (int d = 0; d < HEAD; d++) {
-                        sum[d] += s * wide(key[d]);
-                        k[d] += s * mine[r * HEAD + d];
-                        v[d] += w * from[d];
+                        sum[r * HEAD + d] += s * x[d];
+                        to_k[d] += s * mine[r * HEAD + d];
+                        to_v[d] += w * from[r * HEAD + d];
                     }
                 }
+                for (int d = 0; d < HEAD; d++) { k[d] += to_k[d]; v[d] += to_v[d]; }
             }
-            for (int d = 0; d < HEAD; d++) dq[at + r * HEAD + d] = narrow(sum[d] * scale);
         }
+        for (int d = 0; d < GROUP * HEAD; d++) dq[at + d] = narrow(sum[d] * scale);
     }
 }

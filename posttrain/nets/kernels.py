@@ -54,6 +54,8 @@ class Kernels:
         self._gate, self._product = function("gate", "nnpp"), function("product", "nnnpppp")
         self._norm_back, self._gate_back = function("norm_back", "nnnppfppp"), function("gate_back", "nnppp")
         self._turn = function("turn", "nnnpppfp")
+        self._gather = function("gather", "nnpp")
+        self._masses, self._masses_back = function("masses", "nnpfpppp"), function("masses_back", "nnpfpppppp")
         self._attend = function("attend", "nnnpppnfppfppnppnpppnppnpp")
         self._look, self._look_back = function("tree_look", "nnnnpppfnpp"), function("tree_look_back", "nnnnpppfnppppp")
 
@@ -93,6 +95,25 @@ class Kernels:
         self._turn(len(x), x.shape[1], x.stride(0), x.data_ptr(), cos.data_ptr(), sin.data_ptr(), way, out.data_ptr())
         return out
 
+    def gather(self, parts: Sequence[Tensor], part: Tensor, row: Tensor) -> Tensor:
+        """Some rows of several tensors [., width]: [n, width], of which the i-th is row[i] of parts[part[i]]."""
+        out = torch.empty(len(row), parts[0].shape[1], dtype=parts[0].dtype)
+        size = out.shape[1] * out.element_size()
+        lies = torch.tensor([x.data_ptr() for x in parts])[part] + row * size
+        self._gather(len(row), size, lies.data_ptr(), out.data_ptr())
+        return out
+
+    def masses(self, z: Tensor, inverse: float, most: Tensor, total: Tensor, mass: Tensor | None,
+               along: Tensor | None) -> None:
+        """Fill in what `Softmax` says of z [n, V]."""
+        self._masses(*z.shape, z.data_ptr(), inverse, at(mass), most.data_ptr(), total.data_ptr(), at(along))
+
+    def masses_back(self, z: Tensor, inverse: float, most: Tensor, total: Tensor, target: Tensor, g: Tensor,
+                    entropy: Tensor | None, h: Tensor | None) -> None:
+        """Put in the place of z [n, V] the gradient to it of g log p[target] + h entropy, all [n]."""
+        self._masses_back(*z.shape, z.data_ptr(), inverse, most.data_ptr(), total.data_ptr(), target.data_ptr(),
+                          g.data_ptr(), at(entropy), at(h))
+
     def product(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
         """x wᵀ + bias of x [n, in], n ≤ FEW, and w [out, in] -> [n, out]."""
         assert len(x) <= FEW
@@ -112,7 +133,7 @@ class Kernels:
         (b, width), (_, kv, limit, size) = qkv.shape, own[0].shape
         queries = width - 2 * kv * size
         shared, rest = root[0].shape[2], prompts[0].shape[2]
-        scratch = torch.empty(torch.get_num_threads(), shared + rest + limit)
+        scratch = torch.empty(torch.get_num_threads(), queries // (kv * size), shared + rest + limit)
         out = torch.empty(b, queries, dtype=qkv.dtype)
         across = norms[0] is not None and len(norms[0]) != size
         cos, sin = turn or (None, None)
@@ -128,7 +149,8 @@ class Kernels:
         values [N, K, D], in any order in memory but a head's, and ranges [n, levels, 2] as `Tree.ranges` says.
         """
         columns, kv, where = most_keys(ranges), stores[0][0].shape[1], table(stores)
-        scratch, out = torch.empty(torch.get_num_threads(), columns), torch.empty(q.shape, dtype=q.dtype)
+        scratch = torch.empty(torch.get_num_threads(), q.shape[1] // kv, columns)
+        out = torch.empty(q.shape, dtype=q.dtype)
         self._look(len(scratch), len(q), kv, len(stores), q.data_ptr(), where.data_ptr(), ranges.data_ptr(),
                    q.shape[2]**-0.5, columns, scratch.data_ptr(), out.data_ptr())
         return out
@@ -137,7 +159,7 @@ class Kernels:
                   ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients to q and to all levels' keys and values [n, K, D] of `look`; g [n, H, D] is that at its result."""
         columns, kv, where, threads = most_keys(ranges), stores[0][0].shape[1], table(stores), torch.get_num_threads()
-        scratch, dq = torch.empty(threads, 2, columns), torch.empty(q.shape, dtype=q.dtype)
+        scratch, dq = torch.empty(threads, 2, q.shape[1] // kv, columns), torch.empty(q.shape, dtype=q.dtype)
         dk, dv = torch.zeros(2, threads, len(q), kv, q.shape[2])
         self._look_back(threads, len(q), kv, len(stores), q.data_ptr(), where.data_ptr(), ranges.data_ptr(),
                         q.shape[2]**-0.5, columns, scratch.data_ptr(), g.data_ptr(), dq.data_ptr(), dk.data_ptr(),
@@ -177,11 +199,18 @@ def add_to(total: Tensor, x: Tensor) -> None:
     """total += x, fp32 and of any type: in one pass where torch makes a copy of x first."""
     kernels = None
     if total.device.type == "cpu" and total.dtype == torch.float32 and x.dtype == torch.bfloat16 and x.dim() == 2:
-        kernels = _compiled_or_none(64, 1, True, False)
+        kernels = any_kernels(x.dtype)
     if kernels is None:
         total.add_(x)
     else:
         kernels.add(total, x.contiguous(), None, 0.0, 1.0)
+
+
+def any_kernels(dtype: torch.dtype) -> Kernels | None:
+    """Those for what no architecture decides."""
+    if dtype not in (torch.bfloat16, torch.float32):
+        return None
+    return _compiled_or_none(64, 1, dtype == torch.bfloat16, False)
 
 
 @cache

@@ -48,7 +48,7 @@ class Packed:
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return self.linear(hidden, "embed" if self.arch.tied else "head").float()
+        return self.linear(hidden, "embed" if self.arch.tied else "head")
 
     def norm(self, x: Tensor, name: str) -> Tensor:
         if not self.kernels:

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from posttrain.core.errors import UserError
+from posttrain.nets.precision import at_least_fp32
+from posttrain.nets.softmax import softmax
 from posttrain.rollout.engine import Sampling
 
 BLOCK = 256  # tokens in a block of the two-level search
@@ -25,7 +27,7 @@ class Draw(NamedTuple):
 
 
 def draw(logits: Tensor, uniform: Tensor, sampling: Sampling, before: Tensor | None = None) -> Draw:
-    """One token a row: logits [b, V] (may be overwritten), uniform [b] in [0, 1), before [b, memory].
+    """One token a row: logits [b, V], uniform [b] in [0, 1), before [b, memory].
 
     The row's own number decides, so a draw does not depend on which other rows are alive.
     before: each row's last `sampling.memory` tokens, oldest first, NONE where it has none; not needed if that is 0.
@@ -36,25 +38,25 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling, before: Tensor | N
     assert logits.dim() == 2 and uniform.shape == logits.shape[:1], (logits.shape, uniform.shape)
     before = torch.empty(len(logits), 0, dtype=torch.long) if before is None else before
     assert before.shape == (len(logits), sampling.memory), (before.shape, len(logits), sampling.memory)
-    z = logits.float()
-    if sampling.temperature not in (0.0, 1.0):
-        z /= sampling.temperature
-    z -= z.amax(-1, keepdim=True)
-    mass = z.exp()
-    total = mass.sum(-1)
-    biased = z if not (sampling.bad_words or sampling.logit_bias) else bias(z, sampling, before)
+    logits = logits.float() if logits.dtype == torch.float64 else logits
+    temperature = sampling.temperature or 1.0
+    biases = bool(sampling.bad_words or sampling.logit_bias)
+    soft = drawn = softmax(logits, temperature, mass=not biases)
+    z = biased = logits
+    if biases:
+        z = (at_least_fp32(logits) - soft.most[:, None]) * (1 / temperature)
+        biased = bias(z, sampling, before)
+        drawn = softmax(biased, 1.0, mass=True)
     if sampling.temperature == 0:
-        token, log_kept = biased.argmax(-1), torch.zeros_like(total)
+        token, log_kept = biased.argmax(-1), torch.zeros_like(soft.total)
     else:
-        biased_mass = mass if biased is z else biased.exp()
-        kept_mass = truncate(biased_mass, sampling)
-        token = search(kept_mass, uniform)
-        kept = total if kept_mass is mass else kept_mass.sum(-1)
-        log_kept = (kept / total).log()
+        assert drawn.mass is not None
+        mass = truncate(drawn.mass, sampling)
+        token = search(mass, uniform)
+        log_kept = ((drawn.total if mass is drawn.mass else mass.sum(-1)) / soft.total).log()
         if biased is not z:
             log_kept = log_kept + (z.gather(1, token[:, None]) - biased.gather(1, token[:, None]))[:, 0]
-    logp = z.gather(1, token[:, None])[:, 0] - total.log()
-    return Draw(token, logp, log_kept)
+    return Draw(token, soft.log_prob(logits, token, temperature), log_kept)
 
 
 def draw_there(logits: Tensor, uniform: Tensor, sampling: Sampling, before: Tensor) -> Draw:

@@ -108,3 +108,18 @@ def test_embedding_rows_and_gradient() -> None:
     (out * torch.tensor([[1.0], [10.0], [100.0]])).sum().backward()
     assert weight.grad is not None
     assert weight.grad.tolist() == [[10, 10], [0, 0], [101, 101], [0, 0]]
+
+
+def test_known_logits_are_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients are the same, the first time, which writes over them, and the second."""
+    hidden, weight, target, (a, b) = inputs()
+    logits = (hidden @ weight.t()).detach()
+    logp, ent = head.token_log_prob(hidden, weight, target, 0.7, True, logits.clone())
+    expected_logp, expected_ent = plain(hidden, weight, target, 0.7)
+    assert ent is not None
+    assert_close(logp, expected_logp)
+    expected = torch.autograd.grad((a * expected_logp + b * expected_ent).sum(), (hidden, weight))
+    for _ in range(2):
+        found = torch.autograd.grad((a * logp + b * ent).sum(), (hidden, weight), retain_graph=True)
+        for x, y in zip(found, expected, strict=True):
+            assert_close(x, y, rtol=1e-10, atol=1e-12)

@@ -18,10 +18,12 @@ from toy import toy_model
 
 from posttrain.core import Groups
 from posttrain.nets import kernels, transformer
+from posttrain.nets import softmax as softmaxes
 from posttrain.nets.architecture import read_architecture
 from posttrain.nets.fused import Gate, Norm, Turn
 from posttrain.nets.hf_weights import from_hf
 from posttrain.nets.kernels import FEW, Kernels, Uncompiled, compiled, kernels_for
+from posttrain.nets.softmax import softmax, softmax_back
 from posttrain.nets.transformer import Transformer
 from posttrain.policies.causal_lm import CausalLM, Sequences
 from posttrain.rollout.embedded import EmbeddedEngine
@@ -210,3 +212,29 @@ def test_a_gradient_is_added_to_a_sum_of_another_type() -> None:
     total, x = torch.full((2, 3), 2.0**-8), torch.ones(3, 2, dtype=torch.bfloat16).t()
     kernels.add_to(total, x)
     assert total.tolist() == [[1 + 2.0**-8] * 3] * 2
+
+
+@TYPES
+@pytest.mark.parametrize("entropy", [False, True])
+@pytest.mark.parametrize("width", [5, 256, 1003])
+def test_softmax_and_its_gradient(width: int, entropy: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+                                  ) -> None:
+    """One column is beyond what counts as possible, e^−87 times the likeliest."""
+    z = drawn(7, width, dtype=dtype) * 3
+    z[2, 1] = -300.0
+    target, g, h = torch.arange(7) % 5, drawn(7, seed=1), drawn(7, seed=2)
+    found = softmax(z, 0.8, mass=True, along=entropy)
+    back = softmax_back(z.clone(), 0.8, found, target, g, h if entropy else None)
+    monkeypatch.setattr(softmaxes, "_kernels", lambda _: None)
+    expected = softmax(z, 0.8, mass=True, along=entropy)
+    for x, y in zip(found, expected, strict=True):
+        assert (x is None) == (y is None)
+        if x is not None and y is not None:
+            assert_close(x, y, rtol=1e-5, atol=1e-5)
+    near(back, softmax_back(z.clone(), 0.8, expected, target, g, h if entropy else None))
+
+
+def test_who_draws_and_who_learns_get_the_same_total() -> None:
+    """Whether masses are kept or not; 1003 is no multiple of the block."""
+    z = drawn(3, 1003)
+    assert torch.equal(softmax(z, 0.8, mass=True).total, softmax(z, 0.8, along=True).total)
