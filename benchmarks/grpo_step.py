@@ -26,6 +26,9 @@ from versus.workload import Workload
 from posttrain.core.errors import PosttrainError, UserError
 from posttrain.policies.pretrained import resolve
 
+MEANINGS = {"prompts": "prompts per step", "samples": "completions per prompt", "new-tokens": "longest completion"}
+SIZE = (8, 8, 24)  # of these
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     return exit_code("grpo_step", lambda: run(parse(argv)))
@@ -37,9 +40,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         UserError: options that do not fit one another.
     """
     parser = options(__doc__)
-    parser.add_argument("--prompts", type=positive, default=8, help="prompts per step (%(default)s)")
-    parser.add_argument("--samples", type=positive, default=8, help="completions per prompt (%(default)s)")
-    parser.add_argument("--new-tokens", type=positive, default=24, help="longest completion (%(default)s)")
+    for (name, meaning), value in zip(MEANINGS.items(), SIZE, strict=True):
+        parser.add_argument(f"--{name}", type=positive, default=value, help=f"{meaning} (%(default)s)")
     parser.add_argument("--steps", type=positive, default=5, help="measured, after a warm-up (%(default)s)")
     parser.add_argument("--fixed-length", action="store_true", help="nothing ends a completion early")
     parser.add_argument("--trl-micro-batch", type=positive, help="completions in TRL's training passes (all)")
@@ -71,9 +73,15 @@ def run(args: argparse.Namespace) -> None:
     told = [f"medians of {result['pairs']} steps; ratio of each: {ratios}; {peaks(machine)}",
             f"others used {load:.2f} cores before the start, and disturbed {result['disturbed']} of these steps",
             final_line(result, machine)]
-    publish("grpo-step", {"options": vars(args), "machine": machine, "architecture": asdict(arch), "result": result,
+    publish(mark(args), {"options": vars(args), "machine": machine, "architecture": asdict(arch), "result": result,
                           "steps": [asdict(pair) for pair in pairs]},
             ["```", *step_lines(pairs), "", *table(result), "", *told, "```"], args.anyway)
+
+
+def mark(args: argparse.Namespace) -> str:
+    """Where figures go: those of other sizes than the first do not replace its own."""
+    size = (args.prompts, args.samples, args.new_tokens)
+    return "grpo-step" if size == SIZE else "grpo-step-" + "x".join(map(str, size))
 
 
 def measure(args: argparse.Namespace, folder: Path, machine: dict[str, Any]) -> list[Pair]:
