@@ -22,6 +22,7 @@ from posttrain.nets.head import embed
 from posttrain.nets.hf_weights import part_sizes
 from posttrain.nets.kernels import kernels_for
 from posttrain.nets.precision import at_least_fp32
+from posttrain.nets.trace import Recalling, Trace
 from posttrain.nets.tree import Tree, attend
 
 Attend = Callable[[int, Tensor], Tensor]  # layer, queries, keys and values [n, (H + 2 K) D] -> [n, H D]
@@ -66,6 +67,7 @@ class Transformer(nn.Module):
         self.names = list(weights)
         self.weights = nn.ParameterList([nn.Parameter(w) for w in weights.values()])
         self._index = {name: i for i, name in enumerate(self.names)}
+        self.trace: Trace | None = None  # of what was sampled with these weights
         self.lora, self.lora_scale, self.lora_on = nn.ModuleDict(), 0.0, True
         # Layers beyond this are computed again in the backward pass; AdamW takes 16 bytes of each weight.
         self.activation_bytes = max(1 << 30, 16 * sum(w.numel() for w in self.weights))
@@ -227,13 +229,22 @@ class Transformer(nn.Module):
 
         return attend_
 
-    def forward(self, tree: Tree) -> Tensor:
-        """Hidden states of all packed tokens, [n, d] fp32, after the last norm."""
+    def recall(self, tree: Tree) -> Tensor | None:
+        """[n] long: where the trace has each of a tree's tokens, if it has them all."""
+        return None if self.trace is None else self.trace.find(tree)
+
+    def forward(self, tree: Tree, slots: Tensor | None = None) -> Tensor:
+        """Hidden states of all packed tokens, [n, d] fp32, after the last norm.
+
+        slots: what `recall` found; products that are known are not computed.
+        """
         def look(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return attention(q, k, v, tree, self.arch.reach(i))
 
-        by = self.arithmetic
-        attention = by.attention
+        by: Arithmetic = (fastest := self.arithmetic)
+        attention = fastest.attention
+        if self.trace is not None and slots is not None:
+            by = Recalling(by, self.trace, slots)
         x, attend_ = self.first(tree.ids), self.turned(tree.positions, look, by)
         kept = self.activation_bytes // layer_bytes(self.arch, tree, self.head.element_size(),
                                                     scores=attention is tree_attention)

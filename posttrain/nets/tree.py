@@ -81,6 +81,17 @@ class Tree:
         """Packed tokens in each level."""
         return [len(level.slots) for level in self.levels]
 
+    @cached_property
+    def parents(self) -> Tensor:
+        """[n] long: packed index of the token before each one in its sequence; −1 for the first of all."""
+        parent, start = torch.full((len(self.ids),), -1), 0
+        own = torch.arange(len(self.levels)).repeat_interleave(torch.tensor(self.sizes))
+        for i, size in enumerate(self.sizes):  # further down the tree is nearer
+            first, count = self.ranges()[:, i].unbind(1)
+            count = count - (own == i).long()  # itself
+            parent, start = torch.where(count > 0, start + first + count - 1, parent), start + size
+        return parent
+
     def biases(self, reach: int | None = None) -> list[Tensor]:
         """For each level [S, 1, N, 1, keys]: 0 where a query may look at a key of its ancestors or its own past."""
         if ("biases", reach) not in self.made:

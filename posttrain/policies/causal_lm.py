@@ -95,10 +95,12 @@ class CausalLM:
     def _score(self, batch: Batch, entropy: bool) -> Score:
         sequences = batch.payload
         assert isinstance(sequences, Sequences)
-        packed = pack(sequences, batch.mask)
-        hidden = hidden_states(self.module, packed).to(self.module.head.dtype)
-        logp, ent = token_log_prob(hidden, self.module.head, packed.target.to(hidden.device), sequences.temperature,
-                                   entropy)
+        net, packed = self.module, pack(sequences, batch.mask)
+        slots = net.recall(packed.tree)
+        logits = net.trace.logits(slots[packed.source]) if net.trace is not None and slots is not None else None
+        hidden = hidden_states(net, packed, slots).to(net.head.dtype)
+        logp, ent = token_log_prob(hidden, net.head, packed.target.to(hidden.device), sequences.temperature, entropy,
+                                   logits)
         return Score(spread(logp, batch.mask), None if ent is None else spread(ent, batch.mask))
 
     def predict(self, batch: Batch) -> Predictions:
@@ -131,10 +133,10 @@ class CausalLM:
         return [torch.tensor(part) for part in parts]
 
 
-def hidden_states(net: Transformer, packed: Packed) -> Tensor:
-    """What predicts each decision, [n, d] fp32."""
+def hidden_states(net: Transformer, packed: Packed, slots: Tensor | None = None) -> Tensor:
+    """What predicts each decision, [n, d] fp32; slots: see `Transformer.forward`."""
     device = net.head.device
-    states: Tensor = net(packed.tree.to(device))[packed.source.to(device)]
+    states: Tensor = net(packed.tree.to(device), slots)[packed.source.to(device)]
     return states
 
 

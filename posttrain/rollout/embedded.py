@@ -9,13 +9,16 @@ import torch
 
 from posttrain.core.errors import UserError
 from posttrain.nets.kernels import FEW
+from posttrain.nets.trace import Trace, version
 from posttrain.nets.transformer import Transformer
 from posttrain.rollout.buckets import GRAIN, Buckets
 from posttrain.rollout.cache import Shape, default_bytes
-from posttrain.rollout.engine import Completions, Sampling
+from posttrain.rollout.engine import Completions, Engine, Samples, Sampling
 from posttrain.rollout.packed import Packed
 from posttrain.rollout.sampler import drawn_bytes
 from posttrain.rollout.schedule import Schedule
+
+TRACE_BYTES = 1 << 30  # most of what is kept of sampling for the update
 
 
 class EmbeddedEngine:
@@ -33,6 +36,7 @@ class EmbeddedEngine:
 
     @torch.no_grad()
     def update(self) -> None:
+        self.net.trace, self.version = None, version(self.net)
         if self.buckets is None:
             self.by = Packed(self.net, packs=not self.replays)
         else:
@@ -59,7 +63,8 @@ class EmbeddedEngine:
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling,
-                 generator: torch.Generator) -> Completions:
+                 generator: torch.Generator, trace: Trace | None = None) -> Completions:
+        """trace: where to leave what products give, for an update of the same weights."""
         arch, limit = self.net.arch, sampling.max_new_tokens
         longest = max(map(len, prompts))
         if longest + limit > arch.context:
@@ -68,4 +73,27 @@ class EmbeddedEngine:
         uniform = torch.rand(len(prompts) * samples, limit, generator=generator)
         self.by.few = len(uniform) <= FEW  # more agree with the training pass to the last bit, down to the last one
         return Schedule(self.net, self.by, self.decode, prompts, samples, sampling, uniform, self.cache_bytes,
-                        self._replay if self.replays else None).run()
+                        self._replay if self.replays else None, trace).run()
+
+
+class Traced:
+    """The engine for rows that an update will follow: what their products gave is left with the net."""
+
+    def __init__(self, engine: EmbeddedEngine, limit: int = TRACE_BYTES) -> None:
+        self.engine, self.limit = engine, limit
+
+    def generate(self, prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling,
+                 generator: torch.Generator) -> Completions:
+        net, tokens = self.engine.net, sum(len(p) + samples * sampling.max_new_tokens for p in prompts)
+        if net.trace is None:
+            net.trace = Trace(net, self.engine.version, tokens, self.limit)
+        trace = net.trace if net.trace.takes(tokens) else None
+        return self.engine.generate(prompts, samples, sampling, generator, trace)
+
+
+def traced(engine: Engine) -> Samples:
+    """The engine, with a trace where it can leave one: not in a GPU's memory, nor beside adapters, whose weights it
+    samples with folded in."""
+    if isinstance(engine, EmbeddedEngine) and not engine.replays and not engine.net.lora:
+        return Traced(engine)
+    return engine

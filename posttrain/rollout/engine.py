@@ -77,7 +77,20 @@ def empty_completions(tokens: Tensor) -> Completions:
     return Completions(tokens, logp, log_kept, torch.full((rows,), limit), torch.zeros(rows, dtype=torch.bool))
 
 
-class Engine(Protocol):
+class Samples(Protocol):
+    """Generates."""
+
+    def generate(self, prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling,
+                 generator: torch.Generator) -> Completions:
+        """`samples` completions of each prompt; the same generator state gives the same tokens.
+
+        Raises:
+            UserError: if a prompt and `max_new_tokens` do not fit in the context, or no row in the memory.
+        """
+        ...
+
+
+class Engine(Samples, Protocol):
     """Generates with the weights of the newest `update`."""
 
     cache_bytes: int  # what rows alive at a time may take: keys, values, logits; 0: not counted
@@ -99,14 +112,5 @@ class Engine(Protocol):
 
         Raises:
             UserError: if not a single one can.
-        """
-        ...
-
-    def generate(self, prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling,
-                 generator: torch.Generator) -> Completions:
-        """`samples` completions of each prompt; the same generator state gives the same tokens.
-
-        Raises:
-            UserError: if a prompt and `max_new_tokens` do not fit in the context, or no row in the memory.
         """
         ...

@@ -20,7 +20,7 @@ from posttrain.data.problems import Pick, Problems
 from posttrain.policies.causal_lm import Sequences
 from posttrain.policies.prompts import Prompter
 from posttrain.rewards.scoring import Scored, Scorer
-from posttrain.rollout.engine import Engine, Sampling
+from posttrain.rollout.engine import Samples, Sampling
 
 UNSCORED = Scored(None)
 _NUMBER = re.compile(r"(?<!\d)-?\d+(?:,\d{3})*(?:\.\d+)?", re.ASCII)
@@ -189,7 +189,7 @@ def _rows_of(answers: Sequence[Answer], kept: Sequence[int], prompts: int) -> li
 class GroupSource(Source):
     """Fresh samples, several of each prompt, scored.  A step's samples depend on its prompts and number alone."""
 
-    def __init__(self, problems: Problems, scorer: Scorer, engine: Engine, prompter: Prompter, sampling: Sampling,
+    def __init__(self, problems: Problems, scorer: Scorer, engine: Samples, prompter: Prompter, sampling: Sampling,
                  seed: int, on_failure: str, most: int = 1, rewritten: Sequence[str] = ()) -> None:
         """most: batches of prompts drawn at most a step, to fill one with groups of unequal rewards; 1: take all."""
         super().__init__(problems, prompter, sampling, on_failure, rewritten)

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from posttrain.nets.precision import at_least_fp32
-from posttrain.nets.transformer import Attend, Heads, Transformer
+from posttrain.nets.trace import NOTHING, Noting, Trace
+from posttrain.nets.transformer import Arithmetic, Attend, Heads, Transformer
 from posttrain.nets.tree import attend, build_level, common_prefix, level_ranges, look_bias
 from posttrain.rollout.buckets import GRAIN, Buckets, Seats
 from posttrain.rollout.cache import Cache, Fold, Room, Shape, Where, close_gaps, rest_bias
@@ -35,11 +36,12 @@ class Schedule:
 
     def __init__(self, net: Transformer, by: Packed, decode: Callable[[list[int]], str],
                  prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling, uniform: Tensor, budget: int,
-                 replay: Replay | None = None) -> None:
+                 replay: Replay | None = None, trace: Trace | None = None) -> None:
         """uniform [R, max_new_tokens]; budget: bytes of the cache and of what a step makes of living rows.
 
         replay: steps of fixed shapes, in whose cache the rows then live.  Who they are, and what they have drawn, is
         kept in the host's memory all the same.
+        trace: where to leave what products give; not with `replay`.
 
         Raises:
             UserError: if not a single row fits in the budget.
@@ -64,6 +66,10 @@ class Schedule:
         self.place = torch.zeros(len(prompts), dtype=torch.long)  # where each of them is
         # hidden states of their last tokens
         self.last = at_least_fp32(net.head.new_zeros(self.cache.room.prompts, net.arch.width))
+        self.trace = trace
+        self.products: Arithmetic = by if trace is None else Noting(by, trace)
+        self.root_slot = self._told(NOTHING, prompts[0][: shape.shared])
+        self.slot = [NOTHING] * len(self.seen)  # of each row's newest token that was read
         if shape.shared:
             self._fill([prompts[0][: shape.shared]], 0, self.cache.root_layers, 0)
 
@@ -74,7 +80,7 @@ class Schedule:
             if ready and (ready >= min(enough, len(self.seen) - self.waiting) or not len(self.row)):
                 self._join(ready)
             elif self.buckets is None:
-                self._take(torch.arange(len(self.row)), self.by.logits(self._step()))
+                self._take(torch.arange(len(self.row)), self._logits(self._step(), self.row))
             else:
                 self._replay(self.buckets)
         return self.out
@@ -96,8 +102,8 @@ class Schedule:
         self.row, self.drawn = torch.cat([self.row, rows]), torch.cat([self.drawn, torch.zeros_like(rows)])
         prompts, which = self.place[rows // self.samples].unique(return_inverse=True)
         self._regroup()
-        device = self.last.device
-        self._take(places, self.by.logits(self.last[prompts.to(device)])[which.to(device)])
+        device, any_row = self.last.device, torch.zeros_like(prompts).scatter_(0, which, rows)
+        self._take(places, self._logits(self.last[prompts.to(device)], any_row)[which.to(device)])
 
     def _open(self, new: range) -> None:
         """Compute these prompts into the cache's next places."""
@@ -106,8 +112,11 @@ class Schedule:
         for first in range(new.start, new.stop, at_once):
             part = torch.arange(first, min(first + at_once, new.stop))
             self.place[part] = places = torch.arange(len(self.held), len(self.held) + len(part))
-            self.last[places] = self._fill([self.prompts[p][shape.shared:] for p in part.tolist()], shape.shared,
-                                           self.cache.prompt_layers, len(self.held))
+            own = [self.prompts[p][shape.shared:] for p in part.tolist()]
+            self.last[places] = self._fill(own, shape.shared, self.cache.prompt_layers, len(self.held))
+            for p, tokens in zip(part.tolist(), own, strict=True):
+                rows = slice(p * self.samples, (p + 1) * self.samples)
+                self.slot[rows] = [self._told(self.root_slot, tokens)] * self.samples
             self.held = torch.cat([self.held, part])
         self.opened = max(self.opened, new.stop)
 
@@ -182,12 +191,27 @@ class Schedule:
 
     # ------------------------------------------------------------------ the model
 
+    def _logits(self, hidden: Tensor, rows: Tensor) -> Tensor:
+        """Of hidden states [n, d] after the newest tokens of these rows [n]."""
+        logits = self.by.logits(hidden)
+        if self.trace is not None:
+            self.trace.note_logits([self.slot[row] for row in rows.tolist()], logits)
+        return logits
+
+    def _told(self, before: int, tokens: Sequence[int]) -> int:
+        """The trace's slot of the last of these tokens, which are read after the one in slot `before`."""
+        return before if self.trace is None else [before, *self.trace.chain(before, tokens)][-1]
+
     def _step(self) -> Tensor:
         """Hidden states [b, d] after every row's newest token, which goes into the cache."""
         token = self.seen[self.row, self.sampling.memory + self.drawn - 1]
+        if self.trace is not None:
+            rows = self.row.tolist()
+            for row, slot in zip(rows, self.trace.reading([self.slot[r] for r in rows], token.tolist()), strict=True):
+                self.slot[row] = slot
         positions = self.start + self.drawn - 1
         attend_ = self._compiled(positions) if self.by.kernels else self.net.turned(positions, self._newest(), self.by)
-        return self.net.last(self.net.body(token, attend_, self.by))
+        return self.net.last(self.net.body(token, attend_, self.products))
 
     def _compiled(self, positions: Tensor) -> Attend:
         """What a layer does with the rows' newest tokens, in one call."""
@@ -267,5 +291,6 @@ class Schedule:
             return level.unpad(torch.cat(out, 1)).view(len(ids), -1, q.shape[-1])
 
         positions = level.positions.view(-1)[level.slots]
-        x = self.net.body(torch.tensor(ids, device=device), self.net.turned(positions, fill, self.by), self.by)
+        x = self.net.body(torch.tensor(ids, device=device), self.net.turned(positions, fill, self.by),
+                          self.products)
         return self.net.last(x[torch.tensor([len(s) for s in segments]).cumsum(0).to(device) - 1])

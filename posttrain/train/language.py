@@ -26,6 +26,7 @@ from posttrain.policies.masked_diffusion_lm import Estimate
 from posttrain.policies.pretrained import resolve
 from posttrain.policies.schedule import Schedule
 from posttrain.rewards.scoring import Scorer
+from posttrain.rollout.embedded import traced
 from posttrain.rollout.engine import Sampling
 from posttrain.rollout.given import BothSource, GivenSource, answer_tokens, given_answers
 from posttrain.rollout.groups import GroupSource, Rollout, Source, outcomes
@@ -166,8 +167,8 @@ class LanguageSetting:
         given = GivenSource(self.task, self.problems, prompter, self.sampling, self.rewritten)
         if self.kind == "given":
             return given
-        sampled = GroupSource(self.problems, self.scorer, self.model.engine, prompter, self.sampling, config.seed,
-                              config.on_reward_failure, config.dynamic_sampling, self.rewritten)
+        sampled = GroupSource(self.problems, self.scorer, traced(self.model.engine), prompter, self.sampling,
+                              config.seed, config.on_reward_failure, config.dynamic_sampling, self.rewritten)
         return BothSource(sampled, given) if self.kind == "both" else sampled
 
     def next(self, step: int) -> Rollout:

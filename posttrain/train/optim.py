@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from posttrain.core.step import Rule
 from posttrain.nets.kernels import add_to
@@ -85,6 +86,7 @@ class FlatAdamW:
         for p, master in zip(self.parameters, self.master.split(sizes), strict=True):
             if p.dtype != self.master.dtype:
                 p.data.copy_(master.view(p.shape))
+        increment_version(self.parameters)  # what was computed with the weights before is of no use now
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of the optimizer, master weights included."""

@@ -74,3 +74,20 @@ def test_attention_is_causal_attention_of_every_path(case: tuple[int, list[int],
         at_middle += m
     assert tree.positions.tolist() == [*range(root), *(root + i for m in middle for i in range(m)),
                                        *(s + i for s, n in zip(starts, flat, strict=True) for i in range(n))]
+
+
+def test_parents_worked_by_hand() -> None:
+    """Shared [1, 2]; prompts [3] and [4, 5]; below the first [6, 7] and nothing, below the second nothing and [8].
+
+    Packed: 1 2 | 3 4 5 | 6 7 8, numbered from 0.
+    """
+    root, middle = build_level([[1, 2]], [0])[0], build_level([[3], [4, 5]], [2, 2])[0]
+    leaf = build_level([[6, 7], [], [], [8]], [3, 3, 4, 4])[0]
+    tree = Tree(torch.tensor([1, 2, 3, 4, 5, 6, 7, 8]), (root, middle, leaf))
+    assert tree.parents.tolist() == [-1, 0, 1, 1, 3, 2, 5, 4]
+
+
+def test_parents_without_a_shared_beginning() -> None:
+    tree = Tree(torch.tensor([3, 4, 5]), (build_level([[]], [0])[0], build_level([[3], [4]], [0, 0])[0],
+                                          build_level([[], [5]], [1, 1])[0]))
+    assert tree.parents.tolist() == [-1, -1, 1]
