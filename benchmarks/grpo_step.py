@@ -43,6 +43,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for (name, meaning), value in zip(MEANINGS.items(), SIZE, strict=True):
         parser.add_argument(f"--{name}", type=positive, default=value, help=f"{meaning} (%(default)s)")
     parser.add_argument("--steps", type=positive, default=5, help="measured, after a warm-up (%(default)s)")
+    parser.add_argument("--warm-tokens", type=positive, help="longest completion of the warm-up (as in other steps)")
     parser.add_argument("--fixed-length", action="store_true", help="nothing ends a completion early")
     parser.add_argument("--trl-micro-batch", type=positive, help="completions in TRL's training passes (all)")
     parser.add_argument("--trl-checkpointing", action="store_true",
@@ -92,7 +93,7 @@ def measure(args: argparse.Namespace, folder: Path, machine: dict[str, Any]) -> 
     """
     workload = Workload(str(folder), args.prompts, args.samples, args.new_tokens, args.steps + 1,
                         machine["precision"], machine["threads"], args.fixed_length, args.trl_micro_batch,
-                        args.trl_checkpointing).dump()
+                        args.trl_checkpointing, warm_tokens=args.warm_tokens or 0).dump()
     with (Side("posttrain", "versus.posttrain_side", workload, machine["threads"]) as ours,
           Side("TRL", "versus.trl_side", workload, machine["threads"]) as theirs):
         told = [side.receive(args.timeout) for side in (ours, theirs)]

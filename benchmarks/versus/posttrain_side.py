@@ -77,8 +77,10 @@ def main(workload: Workload) -> None:
         watch.wrap(trainer.learner.optimizers["policy"], "step", "optimizer")
         watch.wrap(trainer.setting.model.engine, "update", "weights to engine")
         channel.send(stop_tokens=sorted(trainer.setting.model.stop_tokens), threads=torch.get_num_threads())
-        for _ in range(workload.steps):
+        source = trainer.setting.source
+        for step in range(workload.steps):
             channel.wait()
+            source.sampling = dataclasses.replace(source.sampling, max_new_tokens=workload.longest(step))
             started = time.perf_counter()
             trainer.step()
             wall = time.perf_counter() - started

@@ -71,8 +71,8 @@ def build(workload: Workload, folder: str) -> Any:
                                             train_dataset=Dataset.from_list(rows))
 
 
-def pauses(channel: Channel, watch: Stopwatch, latest: Latest) -> Any:
-    """A callback that waits before every step and reports after it."""
+def pauses(channel: Channel, watch: Stopwatch, latest: Latest, set_longest: Callable[[int], None]) -> Any:
+    """A callback that waits before every step, given its number, and reports after it."""
     from transformers import TrainerCallback
 
     class Pauses(TrainerCallback):
@@ -83,6 +83,7 @@ def pauses(channel: Channel, watch: Stopwatch, latest: Latest) -> Any:
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             channel.wait()
+            set_longest(state.global_step)
             watch.take()
             self.started = time.perf_counter()
 
@@ -111,7 +112,13 @@ def train(workload: Workload, change: Callable[[Any, Latest], None]) -> None:
         watch.wrap(trainer, "compute_loss", "loss and gradient")
         watch.wrap(trainer.accelerator, "backward", "loss and gradient")
         watch.wrap(trainer.accelerator, "clip_grad_norm_", "optimizer")
-        trainer.add_callback(pauses(channel, watch, latest))
+
+        def set_longest(step: int) -> None:
+            told = trainer.generation_config
+            told.max_new_tokens = workload.longest(step)
+            told.min_new_tokens = told.max_new_tokens if workload.fixed_length else None
+
+        trainer.add_callback(pauses(channel, watch, latest, set_longest))
         channel.send(stop_tokens=sorted(trainer.eos_token_ids), threads=torch.get_num_threads())
         trainer.train()
 

@@ -34,6 +34,7 @@ class Workload:
     max_grad_norm: float = 1.0
     temperature: float = 1.0
     clip: float = 0.2  # ε of the clipped ratio, both ways
+    warm_tokens: int = 0  # instead of new_tokens in the first step, which warms up; 0: as many
 
     def dump(self) -> str:
         return json.dumps(asdict(self))
@@ -42,6 +43,10 @@ class Workload:
     def load(cls, text: str) -> Self:
         told = json.loads(text)
         return cls(**{**told, "betas": tuple(told["betas"])})
+
+    def longest(self, step: int) -> int:
+        """Most tokens of a completion in this step, from 0."""
+        return self.new_tokens if step else self.warm_tokens or self.new_tokens
 
     def problems(self) -> list[Problem]:
         """The problems of all steps, in the order in which posttrain's source draws them."""
@@ -64,7 +69,6 @@ class UpdateWorkload(Workload):
     prompt_tokens: int = 46  # of each prompt: the task's through the model's chat template
     shared_tokens: int = 30  # that all prompts begin with: the template's own
     vocabulary: int = 49152
-    warm_tokens: int = 0  # instead of new_tokens in the first step, which warms up; 0: as many
 
     def draw(self, step: int) -> Drawn:
         """The same on both sides.  Completions have a third of the longest's tokens, or more; all, if told to."""
@@ -75,7 +79,7 @@ class UpdateWorkload(Workload):
 
         shared = ids(self.shared_tokens)
         rows = self.prompts * self.samples
-        longest = self.new_tokens if step else self.warm_tokens or self.new_tokens
+        longest = self.longest(step)
         shortest = longest if self.fixed_length else max(1, longest // 3)
         return Drawn([shared + ids(self.prompt_tokens - self.shared_tokens) for _ in range(self.prompts)],
                      [ids(random.randint(shortest, longest)) for _ in range(rows)],
