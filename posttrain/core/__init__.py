@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from posttrain.core.batch import Batch, Groups, Payload, Transitions
+    from posttrain.core.batch import Batch, Groups, Payload, Transitions, every
     from posttrain.core.curriculum import Arm, Curriculum, EpisodeCurriculum, Outcome, ProblemCurriculum, State
     from posttrain.core.loss import Loss, Term
     from posttrain.core.method import Method, Net, Paper, by_kind
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["Arm", "AtLeastOne", "Batch", "Count", "Critic", "Curriculum", "EpisodeCurriculum", "Fraction", "Groups",
            "Loss", "Method", "Models", "Natural", "Net", "NonNegative", "Outcome", "Paper", "Payload", "Policy",
            "Positive", "ProblemCurriculum", "Rule", "Score", "State", "Step", "Term", "Transitions", "by_kind",
-           "compare", "kl_from"]
+           "compare", "every", "kl_from"]
 
 _NAMES = {
-    "batch": ("Batch", "Groups", "Payload", "Transitions"), "loss": ("Loss", "Term"),
+    "batch": ("Batch", "Groups", "Payload", "Transitions", "every"), "loss": ("Loss", "Term"),
     "curriculum": ("Arm", "Curriculum", "EpisodeCurriculum", "Outcome", "ProblemCurriculum", "State"),
     "method": ("Method", "Net", "Paper", "by_kind"),
     "policy": ("Critic", "Models", "Policy", "Score", "compare", "kl_from"), "step": ("Rule", "Step"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -62,7 +62,7 @@ class Batch:
 
     def take(self, rows: Tensor) -> Self:
         """These rows, in this order, with the totals of the batch they come from; itself where they are all."""
-        if len(rows) == len(self) and torch.equal(rows, torch.arange(len(rows))):
+        if len(rows) == len(self) and torch.equal(rows, every(len(rows))):
             return self
         changed: dict[str, Any] = {}
         for f in fields(self):
@@ -119,7 +119,9 @@ class Batch:
 
     def counted(self) -> Self:
         """Fix the totals to those of the rows at hand: what `mean` divides by from here on, however it is split."""
-        return replace(self, totals=self._counts)
+        whole = replace(self, totals=self._counts)
+        vars(whole)["_counts"] = self._counts  # they are its own too
+        return whole
 
     @cached_property
     def _counts(self) -> dict[str, float]:
@@ -172,6 +174,12 @@ class Batch:
         if self.logp_ref is None:
             raise ValueError("logp_ref: prepare() has not scored the reference")
         return self._owned(logp - self.logp_ref)
+
+
+@lru_cache(16)
+def every(count: int) -> Tensor:
+    """The rows of a batch of so many, all in their order; nobody writes to it."""
+    return torch.arange(count)
 
 
 def pieces(mask: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -20,7 +21,7 @@ class Term:
     count: float
     here: float
 
-    @property
+    @cached_property
     def value(self) -> Tensor:
         return self.sum / max(self.count, 1e-12)
 
@@ -55,7 +56,7 @@ class Loss:
 
     def log(self, **metrics: Term) -> Loss:
         """Report these means beside the terms; they carry no gradient."""
-        self.metrics.update({name: replace(m, sum=m.sum.detach()) for name, m in metrics.items()})
+        self.metrics.update({name: Term(m.sum.detach(), m.count, m.here) for name, m in metrics.items()})
         return self
 
     def peak(self, **values: Tensor) -> Loss:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 
 from posttrain.core.batch import Batch
@@ -154,9 +153,9 @@ class Method(Generic[B]):
         """Turn rewards into advantages, targets or weights, over the whole batch and without gradient."""
         return batch
 
-    def silent(self, batch: B) -> Tensor:
-        """[B] bool: rows that provably add nothing to any gradient, so that the loop may leave them out."""
-        return torch.zeros(len(batch), dtype=torch.bool)
+    def silent(self, batch: B) -> Tensor | None:
+        """[B] bool: rows that provably add nothing to any gradient, so that the loop may leave them out; None: none."""
+        return None
 
     def loss(self, models: Models, batch: B) -> Loss:
         raise NotImplementedError

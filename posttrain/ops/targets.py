@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @torch.no_grad()
 def follow_(target: nn.Module, source: nn.Module, rate: float) -> None:
     """θ̄ ← θ̄ + rate (θ − θ̄) for every weight, in the target's own precision; rate = 1 copies."""
-    for kept, now in zip(target.parameters(), source.parameters(), strict=True):
-        kept.lerp_(now.to(kept.dtype), rate)
+    kept: list[Tensor] = list(target.parameters())
+    torch._foreach_lerp_(kept, [now.to(x.dtype) for x, now in zip(kept, source.parameters(), strict=True)], rate)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from posttrain.core import Batch, Score, Transitions
+from posttrain.core import Batch, Score, Transitions, every
 from posttrain.core.errors import UserError
 from posttrain.core.policy import Predictions
 from posttrain.data.steps import Spaces, Steps
@@ -186,7 +186,7 @@ class ControlPolicy(Observer, ABC):
         raise UserError("policy: what it says of every action can be listed only where actions are numbered")
 
     def split(self, batch: Batch, whole_units: bool) -> list[Tensor]:
-        return [torch.arange(len(batch))]
+        return [every(len(batch))]
 
     def initial(self) -> Self:
         """A frozen copy of the policy as it is now."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from posttrain.core import Batch, Method, Models, Policy, Score
+from posttrain.core import Batch, Method, Models, Policy, Score, every
 from posttrain.core.method import B
 from posttrain.train.optim import FlatAdamW
 from posttrain.train.own_step import Again, losses
@@ -137,19 +137,24 @@ def update(method: Method[B], models: Models, optimizers: Mapping[str, FlatAdamW
 def _minibatches(batch: Batch, method: Method[Any], models: Models, generator: torch.Generator
                  ) -> Iterator[tuple[int, bool, Tensor]]:
     """(epoch, is it the first, row indices): units shuffled whole, every unit once per epoch."""
-    units, unit = batch.unit.unique(return_inverse=True)
-    place = torch.zeros(len(units), dtype=torch.long)  # in which part of the epoch each unit is
     epoch = 0
     while method.again(models, batch, epoch):
-        if method.minibatches > 1:
-            order = torch.randperm(len(units), generator=generator)
-            for part, members in enumerate(order.tensor_split(method.minibatches)):
-                place[members] = part
-        mine = place[unit]
-        rows = mine.argsort(stable=True).split(mine.bincount(minlength=method.minibatches).tolist())
-        for part, chosen in enumerate(rows):
+        for part, chosen in enumerate(_parts(batch.unit, method.minibatches, generator)):
             yield epoch, epoch == part == 0, chosen
         epoch += 1
+
+
+def _parts(unit: Tensor, count: int, generator: torch.Generator) -> Sequence[Tensor]:
+    """The rows of each part of an epoch, in their order; of one, all rows."""
+    if count == 1:
+        return [every(len(unit))]
+    units, unit = unit.unique(return_inverse=True)
+    place = torch.empty_like(units)  # in which part of the epoch each unit is
+    for part, members in enumerate(torch.randperm(len(units), generator=generator).tensor_split(count)):
+        place[members] = part
+    mine = place[unit]
+    rows: Sequence[Tensor] = mine.argsort(stable=True).split(mine.bincount(minlength=count).tolist())
+    return rows
 
 
 def _accumulate(method: Method[Any], models: Models, mine: Batch) -> tuple[Meter, dict[str, float]]:
@@ -158,14 +163,15 @@ def _accumulate(method: Method[Any], models: Models, mine: Batch) -> tuple[Meter
     Returns the metrics, and this rank's part of each loss term.
     """
     meter, terms = Meter(), defaultdict[str, float](float)
-    active = (~method.silent(mine)).nonzero()[:, 0]
+    silent = method.silent(mine)
+    active = every(len(mine)) if silent is None else (~silent).nonzero()[:, 0]
     meter.add("silent", len(mine) - len(active), len(mine))
     for loss in losses(method, models, mine.take(active)):
         loss.value.backward()
         for name, term in loss.terms.items():
-            terms[name] += float(term.value.detach())
+            terms[name] += term.value.item()
         for name, term in loss.metrics.items():
-            meter.add(name, float(term.sum), term.here)
+            meter.add(name, term.sum.item(), term.here)
         for name, value in loss.peaks.items():
             meter.peak(name, value)
     return meter, terms

@@ -34,6 +34,7 @@ class FlatAdamW:
         self.kept: dict[str, Tensor] = {}
         self.master = torch.cat([at_least_fp32(p.detach()).reshape(-1) for p in self.parameters])
         self.gradient, self.first, self.second = (torch.zeros_like(self.master) for _ in range(3))
+        self.rounded: list[tuple[Tensor, Tensor]] = []  # parameters of another precision, each with its master
         sizes = [p.numel() for p in self.parameters]
         for p, master, gradient in zip(self.parameters, self.master.split(sizes), self.gradient.split(sizes),
                                        strict=True):
@@ -41,6 +42,7 @@ class FlatAdamW:
             if p.dtype == self.master.dtype:
                 p.data, p.grad = master.view(p.shape), gradient.view(p.shape)
             else:
+                self.rounded.append((p, master.view(p.shape)))
                 p.register_post_accumulate_grad_hook(_collect)
 
     @torch.no_grad()
@@ -82,10 +84,8 @@ class FlatAdamW:
         return max((torch.finfo(p.dtype).eps for p in self.parameters), default=0.0)
 
     def _refresh(self) -> None:
-        sizes = [p.numel() for p in self.parameters]
-        for p, master in zip(self.parameters, self.master.split(sizes), strict=True):
-            if p.dtype != self.master.dtype:
-                p.data.copy_(master.view(p.shape))
+        for p, master in self.rounded:
+            p.data.copy_(master)
         increment_version(self.parameters)  # what was computed with the weights before is of no use now
 
     def state(self) -> dict[str, Tensor]:

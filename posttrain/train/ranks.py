@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from posttrain.core import every
+
 if TYPE_CHECKING:
     from posttrain.train.loop import Meter
 
@@ -37,7 +39,7 @@ class Alone:
     """One process does everything."""
 
     def share(self, unit: Tensor) -> Tensor:
-        return torch.arange(len(unit))
+        return every(len(unit))
 
     def add(self, x: Tensor) -> None:
         pass

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posttrain.core import Transitions
+from posttrain.core import Transitions, every
 from posttrain.data.steps import Spaces, Steps
 
 COLUMNS = ("obs", "action", "reward", "next_obs", "terminated", "ended")
@@ -43,7 +43,10 @@ class Replay:
         """
         n = len(columns["reward"])
         columns.setdefault("ended", torch.ones(n, dtype=torch.bool))
-        places = torch.arange(self.count, self.count + n) % self.capacity
+        first = self.count % self.capacity
+        places: slice | Tensor = slice(first, first + n)
+        if first + n > self.capacity:
+            places = torch.arange(first, first + n) % self.capacity
         for name in COLUMNS:
             self.columns[name][places] = columns[name].to(self.columns[name].dtype)
         self.count += n
@@ -64,17 +67,18 @@ class Replay:
     def rows(self, chosen: Tensor, noises: int, generator: torch.Generator) -> Transitions:
         """The transitions in these places."""
         found = self.found(chosen, generator)
-        n, blank = len(chosen), torch.zeros(len(chosen), 1)
+        n = len(chosen)
         width = 1 if self.spaces.numbered else self.spaces.action
         payload = Steps(found["obs"][:, None], found["action"][:, None], found["next_obs"])
-        batch = Transitions(payload=payload, mask=torch.ones(n, 1, dtype=torch.bool), unit=torch.arange(n),
-                            version=torch.full((n, 1), -1), logp_behaviour=blank + torch.nan,
+        batch = Transitions(payload=payload, mask=torch.ones(n, 1, dtype=torch.bool), unit=every(n),
+                            version=torch.full((n, 1), -1), logp_behaviour=torch.full((n, 1), torch.nan),
                             noise=torch.randn(n, noises, width, generator=generator), **found)
         return batch.with_extra(**self._ahead(chosen)) if self.ahead else batch
 
     def found(self, chosen: Tensor, generator: torch.Generator) -> dict[str, Any]:
         """What is said of the transitions in these places, by the names of `Transitions`."""
-        found: dict[str, Any] = {name: column[chosen] for name, column in self.columns.items() if name != "ended"}
+        found: dict[str, Any] = {name: column.index_select(0, chosen) for name, column in self.columns.items()
+                                 if name != "ended"}
         return found | self._further(chosen) if self.span > 1 else found
 
     def _path(self, chosen: Tensor, steps: int) -> tuple[Tensor, Tensor]:

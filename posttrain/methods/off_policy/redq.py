@@ -79,7 +79,7 @@ class REDQ(Method[Transitions]):
             wanted = -float(batch.action.shape[1])
             loss.add(policy=batch.mean(alpha.detach() * logp - gain),
                      temperature=batch.mean(-alpha.log() * (logp.detach() + wanted)))
-            loss.log(value=batch.mean(gain), entropy=batch.mean(-logp), temperature=batch.mean(0 * gain + alpha))
+            loss.log(value=batch.mean(gain), entropy=batch.mean(-logp), temperature=batch.mean(alpha.expand_as(gain)))
         return loss
 
     def after_step(self, models: Models, metrics: Mapping[str, float]) -> None:

@@ -57,7 +57,8 @@ class SAC(Method[Transitions]):
         wanted = -float(batch.action.shape[1])
         loss = Loss(q=batch.mean((error**2).sum(0)), policy=batch.mean(alpha.detach() * logp - gain),
                     temperature=batch.mean(-alpha.log() * (logp.detach() + wanted)))
-        return loss.log(value=batch.mean(gain), entropy=batch.mean(-logp), temperature=batch.mean(0 * gain + alpha))
+        return loss.log(value=batch.mean(gain), entropy=batch.mean(-logp),
+                        temperature=batch.mean(alpha.expand_as(gain)))
 
     def after_step(self, models: Models, metrics: Mapping[str, float]) -> None:
         ops.follow_(models.q_target.module, models.q.module, self.polyak)

@@ -68,7 +68,7 @@ class E2O(SAC):
         wanted = -float(batch.action.shape[1])
         loss = Loss(q=batch.mean(weight * (error**2).sum(0)), policy=batch.mean(alpha.detach() * logp - gain),
                     temperature=batch.mean(-alpha.log() * (logp.detach() + wanted)))
-        loss.log(value=batch.mean(gain), entropy=batch.mean(-logp), temperature=batch.mean(0 * gain + alpha))
+        loss.log(value=batch.mean(gain), entropy=batch.mean(-logp), temperature=batch.mean(alpha.expand_as(gain)))
         return loss.log(weight=batch.mean(weight), spread=batch.mean(spread))
 
 
