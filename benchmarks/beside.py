@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--actions", type=int, default=100_000, help="of SAC and TD3 (%(default)s)")
     parser.add_argument("--updates", type=int, default=5000, help="on logged data (%(default)s)")
+    parser.add_argument("--data", nargs="+", choices=KINDS, default=KINDS, help="logged sets (all)")
     parser.add_argument("--out", type=Path, default=Path("runs/beside"))
     args = parser.parse_args(argv)
     chosen = args.methods or [*ACTING, *LOGGED]
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"method = {unknown[0]!r}: must be one of {', '.join((*ACTING, *LOGGED))}")
     pairings = [Pairing(m, ACTING[m], DQN_ACTIONS if m == "dqn" else args.actions) for m in ACTING if m in chosen]
-    pairings += [Pairing(m, LOGGED_ON, args.updates, kind) for m in LOGGED if m in chosen for kind in KINDS]
+    pairings += [Pairing(m, LOGGED_ON, args.updates, kind) for m in LOGGED if m in chosen for kind in args.data]
     if any(pairing.kind for pairing in pairings):
         make_datasets(args.out)
     found = {f"{pairing.name} {pairing.length}": both(pairing, args.seeds, args.out) for pairing in pairings}
