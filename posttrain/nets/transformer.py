@@ -241,10 +241,9 @@ class Transformer(nn.Module):
         def look(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return attention(q, k, v, tree, self.arch.reach(i))
 
-        by: Arithmetic = (fastest := self.arithmetic)
-        attention = fastest.attention
-        if self.trace is not None and slots is not None:
-            by = Recalling(by, self.trace, slots)
+        own = self.arithmetic
+        attention = own.attention
+        by: Arithmetic = own if self.trace is None or slots is None else Recalling(own, self.trace, slots)
         x, attend_ = self.first(tree.ids), self.turned(tree.positions, look, by)
         kept = self.activation_bytes // layer_bytes(self.arch, tree, self.head.element_size(),
                                                     scores=attention is tree_attention)
