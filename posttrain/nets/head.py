@@ -34,7 +34,7 @@ class _TokenLogProb(torch.autograd.Function):
                 entropy: bool, logits: Tensor | None) -> tuple[Tensor, Tensor]:
         size = weight.element_size() * len(weight)
         keep = any(ctx.needs_input_grad) and (logits is not None or size * len(hidden) <= KEEP_BYTES)
-        ctx.chunk = max(1, len(hidden) if keep else CHUNK_BYTES // size)
+        ctx.chunk = max(1, len(hidden) if keep or logits is not None else CHUNK_BYTES // size)
         ctx.temperature, ctx.entropy, ctx.kept = temperature, entropy, []
         logp, entropies = [], []
         for h, t in zip(hidden.split(ctx.chunk), target.split(ctx.chunk), strict=True):

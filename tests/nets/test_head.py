@@ -123,3 +123,14 @@ def test_known_logits_are_not_computed_again(monkeypatch: pytest.MonkeyPatch) ->
         found = torch.autograd.grad((a * logp + b * ent).sum(), (hidden, weight), retain_graph=True)
         for x, y in zip(found, expected, strict=True):
             assert_close(x, y, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_known_logits_of_more_rows_than_a_chunk(monkeypatch: pytest.MonkeyPatch, learns: bool) -> None:
+    """Frozen weights keep nothing, and go through what they compute themselves in chunks."""
+    limits(monkeypatch, 4, keep=False)
+    hidden, weight, target, _ = inputs()
+    if not learns:
+        hidden, weight = hidden.detach(), weight.detach()
+    logp, _ = head.token_log_prob(hidden, weight, target, logits=(hidden @ weight.t()).detach())
+    assert_close(logp, plain(hidden, weight, target, 1.0)[0])
