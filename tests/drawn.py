@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch.testing import assert_close
 
+from posttrain.core import Groups
 from posttrain.nets.kernels import Uncompiled, compiled
+from posttrain.policies.causal_lm import Sequences
 from posttrain.rollout import packed
 from posttrain.rollout.engine import Completions
 
@@ -45,3 +48,12 @@ def same(a: Completions, b: Completions) -> None:
     assert torch.equal(a.finished, b.finished)
     assert_close(a.logp, b.logp, rtol=0, atol=1e-5)
     assert_close(a.log_kept, b.log_kept, rtol=0, atol=1e-5)
+
+
+def as_batch(prompts: Sequence[Sequence[int]], out: Completions, samples: int, temperature: float) -> Groups:
+    """What was drawn, as the rows that an update learns from."""
+    rows = torch.arange(len(out.tokens)) // samples
+    mask = torch.arange(out.tokens.shape[1]) < out.lengths[:, None]
+    return Groups(payload=Sequences(tuple(map(tuple, prompts)), rows, out.tokens, out.lengths, temperature), mask=mask,
+                  unit=rows, version=torch.zeros(mask.shape), logp_behaviour=out.logp, reward=torch.zeros(len(rows)),
+                  finished=out.finished, limit=out.tokens.shape[1])

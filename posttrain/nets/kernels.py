@@ -143,7 +143,6 @@ class Kernels:
                      scratch.data_ptr(), out.data_ptr())
         return out
 
-
     def look(self, q: Tensor, stores: Sequence[Store], ranges: Tensor) -> Tensor:
         """Tokens q [n, H, D] over those that they descend from -> [n, H, D]; of each level of a tree its keys and
         values [N, K, D], in any order in memory but a head's, and ranges [n, levels, 2] as `Tree.ranges` says.

@@ -48,16 +48,16 @@ def softmax(z: Tensor, temperature: float, mass: bool = False, along: bool = Fal
 def softmax_back(z: Tensor, temperature: float, soft: Softmax, target: Tensor, g: Tensor, h: Tensor | None = None
                  ) -> Tensor:
     """The gradient to z [n, V], which it may overwrite, of g log p[target] + h entropy: target, g, h [n]."""
-    entropy = None if h is None else soft.entropy
     if (kernels := _kernels(z)) is not None:
-        kernels.masses_back(z, 1 / temperature, soft.most, soft.total, target, g.contiguous(), entropy, h)
+        kernels.masses_back(z, 1 / temperature, soft.most, soft.total, target, g.contiguous(),
+                            None if h is None else soft.entropy, h)
         return z
     s = (at_least_fp32(z) - soft.most[:, None]) * (1 / temperature)
     p = s.exp() / soft.total[:, None]
     dz = p * -g[:, None]  # d log p_t / dz = onehot − p
     dz.scatter_add_(1, target[:, None], g[:, None])
-    if h is not None and entropy is not None:  # dH / dz = −p (log p + H)
-        dz -= p * (s + (entropy - soft.total.log())[:, None]) * h[:, None]
+    if h is not None:  # dH / dz = −p (log p + H)
+        dz -= p * (s + (soft.entropy - soft.total.log())[:, None]) * h[:, None]
     return dz.mul_(1 / temperature).to(z.dtype)
 
 

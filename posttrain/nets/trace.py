@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -72,8 +72,8 @@ class Trace:
             slots += self.reading(slots[-1:], [token])
         return slots[1:]
 
-    def find(self, tree: Tree) -> Tensor | None:
-        """[n] long: the slots of a tree's tokens; None where one of them was not read with the weights of now."""
+    def find(self, tree: Tree) -> Recall | None:
+        """Of a tree's tokens; None where one of them was not read with the weights of now."""
         if not self.layers or not self.holds:
             return None
         slots: list[int] = []
@@ -82,11 +82,7 @@ class Trace:
             if slot is None:
                 return None
             slots.append(slot)
-        return torch.tensor(slots)
-
-    def product(self, name: str, slots: Tensor) -> Tensor:
-        """What it gave in these slots [n]: [n, out]."""
-        return gather(self.kept[name], slots)
+        return Recall(self, torch.tensor(slots))
 
     def note_logits(self, slots: Sequence[int], logits: Tensor) -> None:
         """Logits [n, V] after the tokens in these slots."""
@@ -99,6 +95,21 @@ class Trace:
         """Those after the tokens in these slots [n], [n, V]; None where one of them has none."""
         rows = [self.logit_row.get(slot, NOTHING) for slot in slots.tolist()]
         return gather(self.logit_parts, torch.tensor(rows)) if rows and min(rows) > NOTHING else None
+
+
+class Recall(NamedTuple):
+    """Where a trace has some tokens."""
+
+    trace: Trace
+    slots: Tensor  # [n] long
+
+    def product(self, name: str) -> Tensor:
+        """What it gave, [n, out]."""
+        return gather(self.trace.kept[name], self.slots)
+
+    def logits(self, tokens: Tensor) -> Tensor | None:
+        """Those after some of them, tokens [m] long: [m, V]; None where one has none."""
+        return self.trace.logits(self.slots[tokens])
 
 
 def gather(parts: Sequence[Tensor], index: Tensor) -> Tensor:
@@ -126,10 +137,10 @@ class Noting:
 
 
 class Recalling:
-    """An `Arithmetic` with gradients that takes from a trace what the tokens in `slots` [n] have there."""
+    """An `Arithmetic` with gradients that takes products from where a trace has them."""
 
-    def __init__(self, by: Arithmetic, trace: Trace, slots: Tensor) -> None:
-        self.by, self.trace, self.slots = by, trace, slots
+    def __init__(self, by: Arithmetic, known: Recall) -> None:
+        self.by, self.known, self.trace = by, known, known.trace
         self.norm, self.gate, self.add, self.turn = by.norm, by.gate, by.add, by.turn
 
     def linear(self, x: Tensor, name: str) -> Tensor:
@@ -137,7 +148,7 @@ class Recalling:
             return self.by.linear(x, name)
         net, bias = self.trace.net, f"{name}_bias"
         y: Tensor = Product.apply(x.to(net.weight(name).dtype), net.weight(name),  # type: ignore[no-untyped-call]
-                                  net.weight(bias) if net.has(bias) else None, self.trace.product(name, self.slots))
+                                  net.weight(bias) if net.has(bias) else None, self.known.product(name))
         return y
 
 
@@ -165,5 +176,3 @@ class Product(torch.autograd.Function):
 def version(net: Transformer) -> Version:
     """Where the net's weights lie, and how often they were moved there."""
     return tuple((p.data_ptr(), p._version) for p in net.parameters())
-
-

@@ -22,7 +22,7 @@ from posttrain.nets.head import embed
 from posttrain.nets.hf_weights import part_sizes
 from posttrain.nets.kernels import kernels_for
 from posttrain.nets.precision import at_least_fp32
-from posttrain.nets.trace import Recalling, Trace
+from posttrain.nets.trace import Recall, Recalling, Trace
 from posttrain.nets.tree import Tree, attend
 
 Attend = Callable[[int, Tensor], Tensor]  # layer, queries, keys and values [n, (H + 2 K) D] -> [n, H D]
@@ -229,21 +229,21 @@ class Transformer(nn.Module):
 
         return attend_
 
-    def recall(self, tree: Tree) -> Tensor | None:
-        """[n] long: where the trace has each of a tree's tokens, if it has them all."""
+    def recall(self, tree: Tree) -> Recall | None:
+        """Where the trace has a tree's tokens, if it has them all."""
         return None if self.trace is None else self.trace.find(tree)
 
-    def forward(self, tree: Tree, slots: Tensor | None = None) -> Tensor:
+    def forward(self, tree: Tree, known: Recall | None = None) -> Tensor:
         """Hidden states of all packed tokens, [n, d] fp32, after the last norm.
 
-        slots: what `recall` found; products that are known are not computed.
+        known: what `recall` found of it; these products are not computed.
         """
         def look(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return attention(q, k, v, tree, self.arch.reach(i))
 
         own = self.arithmetic
         attention = own.attention
-        by: Arithmetic = own if self.trace is None or slots is None else Recalling(own, self.trace, slots)
+        by: Arithmetic = own if known is None else Recalling(own, known)
         x, attend_ = self.first(tree.ids), self.turned(tree.positions, look, by)
         kept = self.activation_bytes // layer_bytes(self.arch, tree, self.head.element_size(),
                                                     scores=attention is tree_attention)

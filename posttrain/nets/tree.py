@@ -69,6 +69,9 @@ class Tree:
     levels: tuple[Level, ...]
 
     def to(self, device: torch.device) -> Tree:
+        """Itself where it is there already, with what was made of it."""
+        if self.ids.device == device:
+            return self
         return Tree(self.ids.to(device), tuple(level.to(device) for level in self.levels))
 
     @cached_property

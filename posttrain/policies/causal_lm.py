@@ -14,6 +14,7 @@ from posttrain.core.method import B
 from posttrain.core.policy import Predictions
 from posttrain.nets.head import token_log_prob
 from posttrain.nets.precision import at_least_fp32
+from posttrain.nets.trace import Recall
 from posttrain.nets.transformer import Transformer
 from posttrain.nets.tree import Tree, build_level, common_prefix
 
@@ -96,9 +97,9 @@ class CausalLM:
         sequences = batch.payload
         assert isinstance(sequences, Sequences)
         net, packed = self.module, pack(sequences, batch.mask)
-        slots = net.recall(packed.tree)
-        logits = net.trace.logits(slots[packed.source]) if net.trace is not None and slots is not None else None
-        hidden = hidden_states(net, packed, slots).to(net.head.dtype)
+        known = net.recall(packed.tree)
+        logits = None if known is None else known.logits(packed.source)
+        hidden = hidden_states(net, packed, known).to(net.head.dtype)
         logp, ent = token_log_prob(hidden, net.head, packed.target.to(hidden.device), sequences.temperature, entropy,
                                    logits)
         return Score(spread(logp, batch.mask), None if ent is None else spread(ent, batch.mask))
@@ -133,10 +134,10 @@ class CausalLM:
         return [torch.tensor(part) for part in parts]
 
 
-def hidden_states(net: Transformer, packed: Packed, slots: Tensor | None = None) -> Tensor:
-    """What predicts each decision, [n, d] fp32; slots: see `Transformer.forward`."""
+def hidden_states(net: Transformer, packed: Packed, known: Recall | None = None) -> Tensor:
+    """What predicts each decision, [n, d] fp32; known: see `Transformer.forward`."""
     device = net.head.device
-    states: Tensor = net(packed.tree.to(device), slots)[packed.source.to(device)]
+    states: Tensor = net(packed.tree.to(device), known)[packed.source.to(device)]
     return states
 
 

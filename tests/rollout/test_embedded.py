@@ -6,17 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from drawn import letters, operations, same  # noqa: F401
+from drawn import as_batch, letters, operations, same  # noqa: F401
 from hugging_face import KINDS, tiny
 from torch.testing import assert_close
 from toy import toy_model
 
-from posttrain.core import Groups
 from posttrain.core.errors import UserError
 from posttrain.nets.architecture import read_architecture
 from posttrain.nets.hf_weights import from_hf
 from posttrain.nets.transformer import Transformer
-from posttrain.policies.causal_lm import CausalLM, Sequences
+from posttrain.policies.causal_lm import CausalLM
 from posttrain.rollout.embedded import EmbeddedEngine
 from posttrain.rollout.engine import Completions, Sampling
 
@@ -31,14 +30,6 @@ def engine(net: Transformer | None = None) -> EmbeddedEngine:
 def sample(sampling: Sampling = STOPPING, samples: int = 4, seed: int = 0, prompts: list[list[int]] = PROMPTS,
            net: Transformer | None = None) -> Completions:
     return engine(net).generate(prompts, samples, sampling, torch.Generator().manual_seed(seed))
-
-
-def as_batch(out: Completions, samples: int, temperature: float) -> Groups:
-    rows = torch.arange(len(out.tokens)) // samples
-    mask = torch.arange(out.tokens.shape[1]) < out.lengths[:, None]
-    return Groups(payload=Sequences(tuple(map(tuple, PROMPTS)), rows, out.tokens, out.lengths, temperature), mask=mask,
-                  unit=rows, version=torch.zeros(mask.shape), logp_behaviour=out.logp, reward=torch.zeros(len(rows)),
-                  finished=out.finished, limit=out.tokens.shape[1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -59,7 +50,7 @@ def test_recorded_log_probabilities_are_those_of_the_training_pass(temperature: 
     net = toy_model(dtype=torch.float32)
     out = sample(Sampling(max_new_tokens=12, temperature=temperature, top_k=40, stop_tokens=STOPPING.stop_tokens),
                  net=net)
-    scored = CausalLM(net, None).log_prob(as_batch(out, 4, temperature))
+    scored = CausalLM(net, None).log_prob(as_batch(PROMPTS, out, 4, temperature))
     assert len(out.lengths.unique()) > 3
     assert_close(out.logp, scored.detach(), rtol=0, atol=1e-5)
 
@@ -71,7 +62,7 @@ def test_every_kind_records_the_log_probabilities_of_its_training_pass(kind: str
     arch = read_architecture(model.config.to_dict())
     net = Transformer(arch, from_hf(arch, model.state_dict()))
     out = sample(replace(STOPPING, max_new_tokens=40, temperature=1.3), net=net)
-    scored = CausalLM(net, None).log_prob(as_batch(out, 4, 1.3))
+    scored = CausalLM(net, None).log_prob(as_batch(PROMPTS, out, 4, 1.3))
     assert len(out.lengths.unique()) > 3
     assert_close(out.logp, scored.detach(), rtol=0, atol=1e-5)
 
@@ -83,7 +74,7 @@ def test_adapters_are_sampled_from_too() -> None:
         if name.endswith(".1"):  # B, which begins as zeros
             parameter.data.normal_(generator=torch.Generator().manual_seed(1)).mul_(0.2)
     out = sample(net=net)
-    assert_close(out.logp, CausalLM(net, None).log_prob(as_batch(out, 4, 1.0)).detach(), rtol=0, atol=1e-5)
+    assert_close(out.logp, CausalLM(net, None).log_prob(as_batch(PROMPTS, out, 4, 1.0)).detach(), rtol=0, atol=1e-5)
     assert not torch.equal(out.tokens, sample().tokens)
 
 
@@ -100,7 +91,7 @@ def test_update_takes_over_new_weights() -> None:
 def test_bf16_weights() -> None:
     net = toy_model(dtype=torch.bfloat16)
     out = sample(net=net)
-    scored = CausalLM(net, None).log_prob(as_batch(out, 4, 1.0)).detach()
+    scored = CausalLM(net, None).log_prob(as_batch(PROMPTS, out, 4, 1.0)).detach()
     assert out.logp.dtype == torch.float32
     assert (out.logp - scored).abs().max() < 0.1  # bf16 has three digits, and logits lie within ±5
 
@@ -222,7 +213,7 @@ def test_biased_and_truncated_samples_report_the_training_pass() -> None:
     sampling = Sampling(max_new_tokens=12, temperature=0.8, min_p=0.02, top_p=0.95, bad_words=words,
                         logit_bias=((3, 1.5), (4, -2.0)), stop_tokens=STOPPING.stop_tokens)
     out = sample(sampling, net=net, samples=8)
-    scored = CausalLM(net, None).log_prob(as_batch(out, 8, 0.8))
+    scored = CausalLM(net, None).log_prob(as_batch(PROMPTS, out, 8, 0.8))
     assert_close(out.logp, scored.detach(), rtol=0, atol=1e-5)
     for row, length, i in zip(out.tokens.tolist(), out.lengths.tolist(), range(24), strict=True):
         text = PROMPTS[i // 8] + row[:length]
@@ -237,6 +228,6 @@ def test_bf16_rounds_as_the_training_pass_does(operations: str) -> None:  # noqa
     """Both add what a token draws from its ancestors and its own row in one order, and compiled ones by one kernel."""
     net = toy_model(dtype=torch.bfloat16)
     out = sample(Sampling(max_new_tokens=12), net=net, samples=8)
-    gap = (out.logp - CausalLM(net, None).log_prob(as_batch(out, 8, 1.0)).detach()).abs()
+    gap = (out.logp - CausalLM(net, None).log_prob(as_batch(PROMPTS, out, 8, 1.0)).detach()).abs()
     agree = float((gap == 0).float().mean())
     assert agree == 1 if operations == "compiled" else agree > 0.9

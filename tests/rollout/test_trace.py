@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from drawn import letters, operations  # noqa: F401
+from drawn import as_batch, letters, operations  # noqa: F401
 from hugging_face import KINDS, tiny
 from torch import Tensor
 from torch.testing import assert_close
@@ -20,7 +20,7 @@ from posttrain.nets.trace import NOTHING, Trace, gather, version
 from posttrain.nets.transformer import Transformer
 from posttrain.policies.causal_lm import CausalLM, Sequences, pack
 from posttrain.rollout.embedded import EmbeddedEngine, Traced, traced
-from posttrain.rollout.engine import Completions, Sampling
+from posttrain.rollout.engine import Sampling
 from posttrain.train.optim import FlatAdamW
 
 PROMPTS = [[5, 6, 7, 8, 9], [5, 6, 7, 10], [5, 6, 7, 8], [5, 6, 7, 10]]  # one begins another, two are equal
@@ -33,15 +33,8 @@ def sampled(net: Transformer, prompts: Sequence[Sequence[int]] = PROMPTS, seed: 
     """What a traced engine drew, as the rows that an update learns from."""
     engine = engine or EmbeddedEngine(net, letters)
     leaving = traced(engine) if limit is None else Traced(engine, limit)
-    return rows(prompts, leaving.generate(prompts, SAMPLES, STOPPING, torch.Generator().manual_seed(seed)))
-
-
-def rows(prompts: Sequence[Sequence[int]], out: Completions) -> Groups:
-    of = torch.arange(len(out.tokens)) // SAMPLES
-    mask = torch.arange(out.tokens.shape[1]) < out.lengths[:, None]
-    return Groups(payload=Sequences(tuple(map(tuple, prompts)), of, out.tokens, out.lengths, STOPPING.temperature),
-                  mask=mask, unit=of, version=torch.zeros(mask.shape), logp_behaviour=out.logp,
-                  reward=torch.zeros(len(of)), finished=out.finished, limit=out.tokens.shape[1])
+    out = leaving.generate(prompts, SAMPLES, STOPPING, torch.Generator().manual_seed(seed))
+    return as_batch(prompts, out, SAMPLES, STOPPING.temperature)
 
 
 def learnt(net: Transformer, batch: Groups, entropy: bool = False) -> tuple[Tensor, list[Tensor]]:
