@@ -99,13 +99,15 @@ class SquashedGaussian(ControlPolicy):
     def sample(self, obs: Tensor, noise: Tensor) -> Sampled:
         mean, log_std = self._moments(obs)
         u = mean + log_std.exp() * noise
-        return Sampled(torch.tanh(u), _squashed(u, mean, log_std))
+        return Sampled(torch.tanh(u), _squashed(u, noise, log_std))
 
     def mode(self, obs: Tensor) -> Tensor:
         return torch.tanh(self._moments(obs)[0])
 
     def log_density(self, obs: Tensor, action: Tensor) -> Tensor:
-        return _squashed(torch.atanh(action.clamp(-EDGE, EDGE)), *self._moments(obs))
+        mean, log_std = self._moments(obs)
+        u = torch.atanh(action.clamp(-EDGE, EDGE))
+        return _squashed(u, (u - mean) * (-log_std).exp(), log_std)
 
     def kl_from(self, batch: Batch, other: SquashedGaussian) -> Tensor:
         """KL(other ‖ self) of each decision, [B, T]."""
@@ -124,10 +126,10 @@ def _kl(mean: Tensor, log_std: Tensor, to_mean: Tensor, to_log_std: Tensor) -> T
     return (gap + ((-2 * gap).exp() + ((mean - to_mean) * (-to_log_std).exp()) ** 2 - 1) / 2).sum(-1)
 
 
-def _squashed(u: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """log π(tanh u), [B]; log(1 − tanh² u) = 2 (log 2 − u − softplus(−2u)), which does not overflow."""
-    normal = -0.5 * ((u - mean) * (-log_std).exp()) ** 2 - log_std - 0.5 * math.log(2 * math.pi)
-    return (normal - 2 * (math.log(2) - u - F.softplus(-2 * u))).sum(-1)
+def _squashed(u: Tensor, z: Tensor, log_std: Tensor) -> Tensor:
+    """log π(tanh u) of u = μ + σ z, [B]; log(1 − tanh² u) = 2 (log 2 − u − softplus(−2u)), which does not overflow."""
+    each = 2 * (u + F.softplus(-2 * u)) - 0.5 * z**2 - log_std
+    return each.sum(-1) - u.shape[-1] * (0.5 * math.log(2 * math.pi) + 2 * math.log(2))
 
 
 class Deterministic(ControlPolicy):

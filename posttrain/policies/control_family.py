@@ -36,8 +36,9 @@ class Family(BoundedGaussian):
     def balanced(self, obs: Tensor, noise: Tensor) -> Sampled:
         """κ [B] from noise [B], and the log-density of 2 κ − 1, with gradient to the balance."""
         mean = self.balance(self._normalized(obs))  # [B, 1]
-        u = mean + self.balance_log_std.exp() * noise[:, None]
-        return Sampled((1 + torch.tanh(u[:, 0])) / 2, _squashed(u, mean, self.balance_log_std.expand_as(u)))
+        z = noise[:, None]
+        u = mean + self.balance_log_std.exp() * z
+        return Sampled((1 + torch.tanh(u[:, 0])) / 2, _squashed(u, z, self.balance_log_std))
 
     def mean(self, obs: Tensor, kappa: Tensor, fixed: bool = False) -> Tensor:
         """tanh μ(s, e(κ)), [B, A]; `fixed`: with gradient to κ alone."""
