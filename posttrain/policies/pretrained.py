@@ -54,7 +54,12 @@ def resolve(policy: str, say: Say = to_stderr) -> Path:
 
 
 def names() -> list[str]:
-    """The models that are had by name alone."""
+    """The language models that are had by name alone."""
+    return [*(name for name, model in PACKAGED.items() if model.form == "gguf"), *MADE_HERE]
+
+
+def fetched() -> list[str]:
+    """All that `put_in_cache` puts there, policies of pictures among them."""
     return [*PACKAGED, *MADE_HERE]
 
 
@@ -65,8 +70,8 @@ def put_in_cache(name: str, say: Say = to_stderr) -> Path:
         UserError: no model has that name.
         PosttrainError: what `packaged.fetch` raises.
     """
-    if name not in names():
-        unknown("model", name, names())
+    if name not in fetched():
+        unknown("model", name, fetched())
     return MADE_HERE[name](say) if name in MADE_HERE else fetch(name, say)
 
 

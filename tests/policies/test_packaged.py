@@ -75,8 +75,8 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackagedModel:
         title="a Llama of one layer",
         wheels=wheels,
         download_bytes=50_000,
-        gguf_bytes=len(data),
-        gguf_sha256=hashlib.sha256(data).hexdigest(),
+        data_bytes=len(data),
+        data_sha256=hashlib.sha256(data).hexdigest(),
         folder_bytes=200_000,
         parameters=60_000,
         dtype="float32",
@@ -170,7 +170,7 @@ def test_a_joined_file_with_another_hash_is_refused(
     tiny: PackagedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(monkeypatch, tiny, wheels=tiny.wheels[::-1])
-    with pytest.raises(PosttrainError, match=f"expected {tiny.gguf_sha256}, got "):
+    with pytest.raises(PosttrainError, match=f"expected {tiny.data_sha256}, got "):
         packaged.fetch("tiny", lambda line: None)
     assert (visible(packaged.cache_folder()), leftovers()) == ([], [])
 
@@ -191,7 +191,7 @@ def test_a_file_that_is_no_model_fails_in_one_line(
 ) -> None:
     # The first piece alone is a GGUF file cut short.
     piece = (Path(os.environ["PIP_FIND_LINKS"]).parent / "tiny.gguf").read_bytes()[:20_000]
-    change(monkeypatch, tiny, wheels=tiny.wheels[:1], gguf_sha256=hashlib.sha256(piece).hexdigest())
+    change(monkeypatch, tiny, wheels=tiny.wheels[:1], data_sha256=hashlib.sha256(piece).hexdigest())
     with pytest.raises(PosttrainError, match="tiny: conversion failed: ") as failure:
         packaged.fetch("tiny", lambda line: None)
     assert "\n" not in str(failure.value)
@@ -280,7 +280,7 @@ def test_a_damaged_cache_is_reported_and_left_alone(tmp_path: Path, monkeypatch:
     assert (folder / "config.json").read_bytes() == b"[]"
 
 
-@pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m", "qwen2.5-coder-1.5b"])
+@pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m", "qwen2.5-coder-1.5b", "terrain"])
 def test_every_piece_is_pinned(name: str) -> None:
     model = PACKAGED[name]
     assert all(re.fullmatch(r"[a-z0-9-]+==[0-9.]+", wheel.requirement) for wheel in model.wheels)
@@ -294,5 +294,6 @@ def test_every_piece_is_pinned(name: str) -> None:
 def test_descriptions_state_the_terms() -> None:
     assert "93 MB to download" in PACKAGED["smollm2-135m"].describe()
     assert PACKAGED["smollm2-135m"].describe().endswith("licence: Apache-2.0")
+    assert "39 MB to download, 42 MB on disk (float32); licence: MIT" in PACKAGED["terrain"].describe()
     assert PACKAGED["gemma3-270m"].describe().endswith("licence: Gemma terms, not open source")
     assert PACKAGED["qwen2.5-coder-1.5b"].describe().endswith("package states none; upstream Apache-2.0")
