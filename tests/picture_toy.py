@@ -14,9 +14,11 @@ from posttrain.core import Groups, Method
 from posttrain.core.seeds import derive
 from posttrain.data.trajectories import Trajectories
 from posttrain.nets.denoiser import Denoiser
+from posttrain.nets.unet import UNetShape
 from posttrain.policies.denoising import DenoisingPolicy, PictureValue
 from posttrain.policies.digits import KINDS
 from posttrain.policies.flow import FlowPolicy
+from posttrain.policies.terrain import TerrainNet, TerrainPolicy
 from posttrain.rollout.pictures import PictureSource
 from posttrain.train import learner as train
 from posttrain.train.loop import Pace
@@ -34,6 +36,12 @@ def toy_policy(kind: str = "flow", seed: int = 0, dtype: torch.dtype = torch.flo
         for p in policy.parameters():
             p.add_(0.2 * torch.randn(p.shape, generator=generator))
     return policy.to(dtype)
+
+
+def toy_terrain(steps: int = STEPS) -> TerrainPolicy:
+    """A random U-net of 4 and 8 channels over squares of 8 × 8, of difficulties 1 and 100."""
+    shape = UNetShape(width=4, levels=(1, 2), blocks=1, attention=(1,), head=4)
+    return TerrainPolicy(TerrainNet(8, (1, 100), shape, torch.Generator().manual_seed(0)), steps, 1.0)
 
 
 def toy_pictures(kind: str = "flow", seed: int = 0, dtype: torch.dtype = torch.float64, drawn: str = "every",

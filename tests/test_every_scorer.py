@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from control_toy import TASKS
+from picture_toy import toy_terrain
 from tiny_folder import write_tiny_folder
 from torch import Tensor
 from toy import Recording
@@ -43,7 +44,8 @@ OTHERWISE = ("transformer",)  # scores stretches that no source of acting makes:
 OWN = {"adapting": "pad"}  # methods without which a kind cannot be; they learn from a replay, and keep no old scores
 DIFFERENTIATED = {"state-dependent": ("log_std", "body.weights.2", "body.biases.2")}  # the noise stops elsewhere
 CONTROL = tuple(name for name in kinds.CONTROL if name not in ("auto", *WITHOUT, *OTHERWISE))
-KINDS = (*LANGUAGE, *MASKED, *digits.NAMES, *CONTROL)
+TERRAIN = "terrain"
+KINDS = (*LANGUAGE, *MASKED, *digits.NAMES, TERRAIN, *CONTROL)
 SMALL = {"prompts": 2, "samples": 3, "steps": 4}
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 PROBE = torch.Generator().manual_seed  # of what a test draws for itself
@@ -61,7 +63,7 @@ class Scored(NamedTuple):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Random models of bytes, of which a quarter ends a completion; digits that were looked at twice."""
+    """Random models of bytes, of which a quarter ends a completion; a random U-net."""
     root = tmp_path_factory.mktemp("models")
     found = {kind: write_tiny_folder(root / kind) for kind in (*LANGUAGE, "masked")}
     with torch.random.fork_rng():
@@ -71,7 +73,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for kind, folder in found.items():
         told = json.loads((folder / "config.json").read_text()) | {"eos_token_id": list(range(190, 257))}
         (folder / "config.json").write_text(json.dumps(told | ({"mask_token_id": 0} if kind == "masked" else {})))
-    return found
+    return {**found, TERRAIN: toy_terrain().save(root / TERRAIN)}
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +116,9 @@ def opened(kind: str, request: pytest.FixtureRequest, rollouts: Path, method: Me
                                normalize_obs=True, source="segments")  # type: ignore[arg-type]
     elif kind in digits.NAMES:
         config = PictureConfig(policy=kind, denoising_steps=4, **SMALL)  # type: ignore[arg-type]
+    elif kind == TERRAIN:
+        config = PictureConfig(policy=str(request.getfixturevalue("folders")[kind]), task="pictures/brightness",
+                               denoising_steps=4, **SMALL)  # type: ignore[arg-type]
     else:
         folder = request.getfixturevalue("folders")["masked" if kind in MASKED else kind]
         options = {"policy": str(folder), "task": "char-addition", "max_new_tokens": 6, "precision": "fp32",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from posttrain.core import catalog
 from posttrain.core.errors import UserError, nearest
 from posttrain.train.config import Config, LanguageConfig
-from posttrain.train.kinds import KINDS, Kind, kind_of
+from posttrain.train.kinds import KINDS, Kind, brought, kind_of
 from posttrain.train.material import check_used, source_kind
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def resolve(name: str, given: Mapping[str, Any]) -> Plan:
     for option in given:
         _check_known(option, [*options, *own, *choosing])
     check_kind(plain, found.name, name_of_kind)
-    given = {**declared_clip(plain, kind), **plain.defaults.get(name_of_kind, {}), **given}
+    given = {**declared_clip(plain, kind), **plain.defaults.get(name_of_kind, {}), **brought(named[0]), **given}
     given = {**given, **begun_with(plain, given, asked)}
     method = catalog.make(name, **{k: v for k, v in given.items() if k in own})
     curriculum = curriculum_of(chooser, {k: v for k, v in given.items() if k in choosing})

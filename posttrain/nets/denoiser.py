@@ -35,6 +35,10 @@ class Denoiser(nn.Module):
         self.second = nn.ParameterList(nn.Parameter(torch.zeros(width, width)) for _ in range(blocks))
         self.out, self.out_bias = nn.Parameter(torch.zeros(outputs, width)), nn.Parameter(torch.zeros(outputs))
 
+    def sizes(self) -> dict[str, int]:
+        """What another of this shape is made from."""
+        return {"size": self.size, "labels": self.labels, "width": self.width, "blocks": self.blocks}
+
     def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
         angle = t[:, None] * (math.pi * 2 ** torch.linspace(0, 5, FREQUENCIES, dtype=t.dtype))
         told = F.silu(F.linear(torch.cat([angle.sin(), angle.cos()], 1), self.time) + self.label[label])

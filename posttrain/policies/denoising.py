@@ -62,6 +62,7 @@ class DenoisingPolicy(nn.Module, ABC):
     last_decides: ClassVar[bool] = True  # False: the sampler's last step has no deviation
     most_spread: ClassVar[float] = math.inf  # 0: the policy has no use for it
     kind: ClassVar[str]
+    depicts: ClassVar[str] = ""  # "terrain": pictures are height maps, drawn as such and worth what such are
 
     def __init__(self, net: Denoiser, steps: int, spread: float) -> None:
         """spread: how much noise a step adds, in the sampler's own unit; 0: none."""
@@ -75,6 +76,11 @@ class DenoisingPolicy(nn.Module, ABC):
         return self
 
     # ------------------------------------------------------------------ what a kind of policy says
+
+    @classmethod
+    def blank(cls, told: Mapping[str, Any]) -> Any:
+        """A net to load weights into, of the sizes that policy.json tells: what the net's own `sizes` are."""
+        return Denoiser(told["size"], told["labels"], told["width"], told["blocks"], torch.Generator())
 
     @abstractmethod
     def transition(self, x: Tensor, step: Tensor, label: Tensor, drawn: Tensor) -> Step:
@@ -288,9 +294,7 @@ def over(batch: Batch, x: Tensor) -> Tensor:
 def write(folder: Path, policy: DenoisingPolicy) -> None:
     """policy.json and weights.safetensors into a folder that exists."""
     save_file({name: x.contiguous() for name, x in policy.state_dict().items()}, folder / "weights.safetensors")
-    net = policy.net
-    told = {"kind": policy.kind, "size": net.size, "labels": net.labels, "width": net.width, "blocks": net.blocks,
-            "steps": policy.sampler_steps, "spread": policy.spread}
+    told = {"kind": policy.kind, **policy.net.sizes(), "steps": policy.sampler_steps, "spread": policy.spread}
     (folder / "policy.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
@@ -302,8 +306,8 @@ def read(folder: Path, kinds: Mapping[str, type[DenoisingPolicy]], **sampler: An
     """
     try:
         told = json.loads((folder / "policy.json").read_text(encoding="utf-8")) | sampler
-        net = Denoiser(told["size"], told["labels"], told["width"], told["blocks"], torch.Generator())
-        policy = kinds[told["kind"]](net, told["steps"], told["spread"])
+        kind = kinds[told["kind"]]
+        policy = kind(kind.blank(told), told["steps"], told["spread"])
         policy.load_state_dict(load_file(folder / "weights.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"policy = '{folder}': holds no picture policy ({type(error).__name__}: {error})") from error

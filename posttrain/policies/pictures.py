@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from posttrain.core.errors import UserError, unknown
+from posttrain.policies import digits, terrain
 from posttrain.policies.denoising import DenoisingPolicy, Shape, read
 from posttrain.policies.diffusers_pipeline import INDEX, load_pipeline
-from posttrain.policies.digits import KINDS, LABELS, NAMES, SIDE, load_policy
+from posttrain.policies.digits import LABELS, SIDE
+from posttrain.policies.packaged import fetch
 
 DIGIT = Shape(1, SIDE, SIDE)
+KINDS: Mapping[str, type[DenoisingPolicy]] = {**digits.KINDS, terrain.TerrainPolicy.kind: terrain.TerrainPolicy}
+NAMES = (*digits.NAMES, terrain.NAME)
 
 
 def open_policy(target: str, captions: str = "", **sampler: Any) -> DenoisingPolicy:
@@ -27,8 +32,10 @@ def open_policy(target: str, captions: str = "", **sampler: Any) -> DenoisingPol
     if target not in NAMES and (folder / INDEX).is_file():
         return load_pipeline(folder, captions=lines_of(captions) if captions else (), **sampler)
     if captions:
-        raise UserError(f"captions = '{captions}': {target!r} reads no text, its labels are the digits")
-    return load_policy(target, **sampler) if target in NAMES else read(folder, KINDS, **sampler)
+        raise UserError(f"captions = '{captions}': {target!r} reads no text")
+    if target in digits.NAMES:
+        return digits.load_policy(target, **sampler)
+    return read(fetch(target) if target in NAMES else folder, KINDS, **sampler)
 
 
 def lines_of(file: str) -> list[str]:

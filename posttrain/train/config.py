@@ -178,8 +178,8 @@ class ControlConfig(Config):
 class PictureConfig(Config):
     """The options of a run that trains a policy to make pictures."""
 
-    policy: str = "digits-flow"  # or digits-ddpm, digits-consistency, digits-noise; a folder of a run's or of diffusers
-    task: str = "digits/classifier"  # what is rewarded: digits/NAME, pictures/NAME, or module:function
+    policy: str = "digits-flow"  # or digits-ddpm, digits-consistency, digits-noise, terrain; a run's folder, diffusers'
+    task: str = "digits/classifier"  # what is rewarded: digits/NAME, pictures/NAME, terrain/NAME, module:function
     captions: str = ""  # a file of prompts, one a line: the labels of a pipeline that reads text
     steps: Count = 100  # batches to learn from
 
@@ -196,5 +196,5 @@ class PictureConfig(Config):
     lr: Positive = 1e-3  # AdamW's learning rate at the start
     betas: tuple[float, float] = (0.9, 0.999)  # AdamW's averages
     threads: Natural = 1  # CPU threads; small networks are slower on more
-    pictures_per_micro_batch: Natural = 0  # bounds the memory of the training pass; 0: a whole batch
+    pictures_per_micro_batch: Natural = 0  # bounds the memory of training; 0: as many as the policy says, or all
     eval_pictures: Count = 200  # in each evaluation, from noise that training never sees

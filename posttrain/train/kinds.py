@@ -33,13 +33,17 @@ KINDS: Mapping[str, Kind] = {
     "pictures": Kind(PictureConfig, "posttrain.train.pictures:PictureSetting", clip=1e-4),
 }
 CONTROL = typing.get_args(typing.get_type_hints(ControlConfig)["policy"])
-PICTURES = ("digits-flow", "digits-ddpm", "digits-consistency", "digits-noise")  # policies made here, by name
+PICTURES = ("digits-flow", "digits-ddpm", "digits-consistency", "digits-noise", "terrain")  # policies, by name
+BROUGHT: Mapping[str, Mapping[str, Any]] = {  # policy -> the options for which it has other defaults than its kind
+    "terrain": {"task": "terrain/walkable", "steps": 8, "prompts": 2, "samples": 8, "denoising_steps": 2, "lr": 3e-5,
+                "eval_pictures": 40},
+}
 GYM_ID = re.compile(r"([\w.]+:)?([\w:.-]+/)?[A-Za-z][\w.-]*-v\d+")  # as Gymnasium spells them
 
 
 def kind_of(policy: str, task: str) -> str:
     """The key in KINDS; empty names are what the user left to defaults."""
-    if makes_pictures(policy) or (not policy and task.startswith(("digits/", "pictures/"))):
+    if makes_pictures(policy) or (not policy and task.startswith(("digits/", "pictures/", "terrain/"))):
         return "pictures"
     if policy in CONTROL or (not policy and GYM_ID.fullmatch(task)):
         return "control"
@@ -53,11 +57,24 @@ def kind_of_folder(folder: Path) -> str:
     """
     if (folder / "model_index.json").is_file():
         return "pictures"
+    told = told_by(folder)
+    if not told:
+        return "language"
+    return "control" if "spaces" in told else "pictures"  # both may have the kind "flow"
+
+
+def told_by(folder: Path) -> Mapping[str, Any]:
+    """What its policy.json holds; empty without one."""
     try:
         told = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return "language"
-    return "control" if "spaces" in told else "pictures"  # both may have the kind "flow"
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def brought(policy: str) -> Mapping[str, Any]:
+    """The defaults that a policy brings, by its name or as the kind that its folder tells."""
+    return BROUGHT.get(policy) or BROUGHT.get(str(told_by(Path(policy).expanduser()).get("kind")), {})
 
 
 def makes_pictures(policy: str) -> bool:

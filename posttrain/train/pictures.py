@@ -49,9 +49,10 @@ class PictureSetting:
         given = {} if config.spread is None else {"spread": config.spread}
         self.policy = open_policy(config.policy, config.captions, steps=config.denoising_steps, **given)
         check_sampler(self.policy, config)
-        self.policy.rows_together, self.spread = config.pictures_per_micro_batch, self.policy.spread
+        self.policy.rows_together = config.pictures_per_micro_batch or self.policy.rows_together
+        self.spread = self.policy.spread
         self.judge = load_judge() if makes_digits(self.policy) else None
-        self.reward = reward_of(config.task, self.policy.shape, self.judge)
+        self.reward = reward_of(config.task, self.policy, self.judge)
         if config.given and self.judge is None:
             raise UserError(f"given = {config.given}: the real pictures are digits, and these are {self.policy.shape}")
         self.anchor = self.policy.initial()
