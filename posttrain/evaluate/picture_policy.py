@@ -12,6 +12,7 @@ from posttrain.core.errors import UserError
 from posttrain.core.seeds import derive
 from posttrain.evaluate.intervals import mean_interval
 from posttrain.evaluate.pictures import diversity, write_grid
+from posttrain.evaluate.relief import relief
 from posttrain.policies.denoising import DenoisingPolicy
 from posttrain.policies.digits import Judge, load_judge
 from posttrain.policies.pictures import makes_digits, open_policy
@@ -63,7 +64,10 @@ def show(made: Tensor, policy: DenoisingPolicy, file: Path) -> None:
     shown = made[:labels * SHOWN]
     whole = shown[:len(shown) // labels * labels]
     page = whole.view(-1, labels, made.shape[1]).transpose(0, 1).reshape(whole.shape) if len(whole) else shown
-    write_grid(file, page, max(1, len(whole) // labels), policy.shape.channels, policy.shape.width)
+    channels, width = policy.shape.channels, policy.shape.width
+    if policy.depicts == "terrain":
+        channels, page = 3, relief(page, width)
+    write_grid(file, page, max(1, len(whole) // labels), channels, width)
 
 
 def evaluate_pictures(target: str, task: str, *, pictures: int = 200, seed: int = 0, denoising_steps: int = 0,
@@ -78,7 +82,7 @@ def evaluate_pictures(target: str, task: str, *, pictures: int = 200, seed: int 
     check_grid(grid)
     policy = open_policy(target, captions, **({"steps": denoising_steps} if denoising_steps else {}))
     judge = load_judge() if makes_digits(policy) else None
-    reward = reward_of(task, policy.shape, judge)
+    reward = reward_of(task, policy, judge)
     asked = heldout(policy, pictures, seed)
     made = draw(policy, reward, judge, asked)
     if grid:

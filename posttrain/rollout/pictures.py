@@ -14,18 +14,20 @@ from posttrain.core.seeds import derive
 from posttrain.data.trajectories import Trajectories
 from posttrain.policies.denoising import DenoisingPolicy, Shape
 from posttrain.policies.digits import Judge, digits
-from posttrain.rewards import pictures
+from posttrain.rewards import pictures, terrain
 from posttrain.rewards.functions import load_function
 
 Reward = Callable[[Tensor, Tensor], Tensor]  # pictures [B, D], labels [B] -> [B]
 PROPERTIES: Mapping[str, Callable[[Tensor, int], Tensor]] = {
     name: getattr(pictures, name) for name in ("brightness", "symmetry", "compressibility", "incompressibility")}
 DIGITS = tuple("digits/" + name for name in ("classifier", *PROPERTIES))
-TASKS = (*DIGITS, *("pictures/" + name for name in PROPERTIES))
+TERRAIN: Mapping[str, Callable[[Tensor, int], Tensor]] = {
+    "terrain/walkable": terrain.walkable, "terrain/crossable": terrain.crossable}
+TASKS = (*DIGITS, *("pictures/" + name for name in PROPERTIES), *TERRAIN)
 
 
-def reward_of(task: str, shape: Shape, judge: Judge | None) -> Reward:
-    """The reward that a task names, of pictures of this shape; judge: of digits, None where pictures are none.
+def reward_of(task: str, policy: DenoisingPolicy, judge: Judge | None) -> Reward:
+    """The reward that a task names, of this policy's pictures; judge: of digits, None where pictures are none.
 
     digits/classifier: the probability that the judge gives to the label.
     module:function, file.py:function: of a user's, pictures [B, C, H, W] in [−1, 1] and labels [B] -> [B].
@@ -33,6 +35,7 @@ def reward_of(task: str, shape: Shape, judge: Judge | None) -> Reward:
     Raises:
         UserError: on an unknown name, or one that is not for these pictures.
     """
+    shape = policy.shape
     if ":" in task:
         return users_reward(task, shape)
     if task not in TASKS:
@@ -40,12 +43,15 @@ def reward_of(task: str, shape: Shape, judge: Judge | None) -> Reward:
     if task in DIGITS and judge is None:
         raise UserError(f"task = {task!r}: is of grey digits, 1 × 8 × 8, and these pictures are {shape}; "
                         "pictures/NAME and module:function take any")
+    if task in TERRAIN and policy.depicts != "terrain":
+        raise UserError(f"task = {task!r}: is of height maps, as --policy terrain makes, and these pictures are none")
     name = task.partition("/")[2]
     if name == "classifier":
         assert judge is not None
         sure = judge.probabilities
         return lambda picture, label: sure(picture).gather(1, label[:, None])[:, 0]
-    return lambda picture, label: PROPERTIES[name](picture, shape.width)
+    measure = TERRAIN[task] if task in TERRAIN else PROPERTIES[name]
+    return lambda picture, label: measure(picture, shape.width)
 
 
 def users_reward(task: str, shape: Shape) -> Reward:
