@@ -4,8 +4,8 @@
     x_t = x / (1 + σ) = (1 − t) x_0 + t ε,  t = σ / (1 + σ);  v = (x_t − f) / t          as a consistency policy has it
 
 Its makers distilled it to make a terrain in one step, from σ = 80.  It knows neighbouring levels too: what it makes of
-a terrain that is made noisy again keeps the lie of the land and is as smooth as the first, down to σ = 20; below 10 it
-leaves noise in.  So a sampler of S steps goes from 80 to 20 in S − 1 equal ratios, and from there to the terrain.
+a terrain that is made noisy again is nearly as smooth as the first down to σ = 20; from 10 down it leaves noise in.  So
+a sampler of S steps goes from 80 to 20 in S − 1 equal ratios, and from there to the terrain.
 """
 
 from __future__ import annotations
