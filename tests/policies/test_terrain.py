@@ -67,7 +67,7 @@ def test_a_saved_policy_is_read_again(tmp_path: Path) -> None:
     assert torch.equal(found.pictures(LABEL, start), toy_terrain(2).pictures(LABEL, start))
 
 
-@pytest.mark.parametrize("name", ["rlcm", "ddpo", "grpo"])
+@pytest.mark.parametrize("name", ["rlcm", "ddpo", "grpo", "flow-grpo", "tempflow-grpo"])
 def test_methods_run(name: str, tmp_path: Path) -> None:
     """With the defaults that the policy brings, also as a folder, and a page drawn as a map, in colours."""
     folder = str(toy_terrain().save(tmp_path / "policy"))
