@@ -36,7 +36,7 @@ def convert(onnx: Path, folder: Path, dtype: str) -> None:
     """Write the model in `onnx` to `folder` (made if absent), weights in `dtype`.
 
     Raises:
-        ValueError: a file that is not such a model.
+        ModuleNotFoundError, ValueError: as `read`.
     """
     import torch
     from safetensors.torch import save_file
@@ -49,9 +49,17 @@ def convert(onnx: Path, folder: Path, dtype: str) -> None:
 
 
 def read(file: Path) -> dict[str, Any]:
-    """Every weight by the name that the model's makers gave it, as an array."""
-    import onnx
-    from google.protobuf.message import DecodeError
+    """Every weight by the name that the model's makers gave it, as an array.
+
+    Raises:
+        ModuleNotFoundError: where onnx is not installed.
+        ValueError: a file that is not such a model.
+    """
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError:
+        raise ModuleNotFoundError("onnx, which reads it, is not installed; pip install 'posttrain[images]'") from None
 
     try:
         graph = onnx.load(str(file), load_external_data=False).graph

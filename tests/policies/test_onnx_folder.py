@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,12 @@ def test_a_file_that_is_not_the_model_is_refused_in_one_line(contents: bytes | N
     assert str(failure.value).startswith("terrain: conversion failed: ValueError: model.onnx: " + reason)
     assert "\n" not in str(failure.value)
     assert not list((tmp_path / "models").glob("terrain*"))
+
+
+def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'posttrain\[images\]'"):
+        onnx_folder.read(tmp_path / "model.onnx")
 
 
 def test_a_cut_download_is_refused_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

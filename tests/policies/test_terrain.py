@@ -49,7 +49,8 @@ def test_a_step_is_what_f_says_with_new_noise() -> None:
 
 def test_f_is_the_picture_itself_where_there_is_no_noise() -> None:
     policy, x = toy_terrain().double(), noise(2, 64).clamp(-0.9, 0.9)
-    torch.testing.assert_close(policy.net.made(x, torch.full((2,), LEAST, dtype=torch.float64), LABEL), x, rtol=0, atol=1e-15)
+    sigma = torch.full((2,), LEAST, dtype=torch.float64)
+    torch.testing.assert_close(policy.net.made(x, sigma, LABEL), x, rtol=0, atol=1e-15)
 
 
 def test_the_label_is_the_difficulty() -> None:
