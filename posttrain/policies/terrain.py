@@ -46,9 +46,9 @@ class TerrainNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
         sigma = (t / (1 - t)).clamp(LEAST, MOST)
-        made = [self.made(*part) for part in zip(*(each.split(TOGETHER) for each in (
-            x * (sigma / t)[:, None], sigma, label)), strict=True)]
-        return (x - torch.cat(made)) / t[:, None]
+        shown = x * (sigma / t)[:, None]
+        parts = zip(*(each.split(TOGETHER) for each in (shown, sigma, label)), strict=True)
+        return (x - torch.cat([self.made(*part) for part in parts])) / t[:, None]
 
     def made(self, x: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
         """f of terrains [n, D] with noise of deviation sigma [n]."""
