@@ -44,6 +44,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=positive, default=value, help=f"{meaning} (%(default)s)")
     parser.add_argument("--steps", type=positive, default=5, help="measured, after a warm-up (%(default)s)")
     parser.add_argument("--warm-tokens", type=positive, help="longest completion of the warm-up (as in other steps)")
+    parser.add_argument("--verified", action="store_true",
+                        help="rewards of the task's verifier: posttrain leaves out groups that teach nothing")
+    parser.add_argument("--lr", type=float, default=Workload.lr, help="of both sides (%(default)s)")
     parser.add_argument("--fixed-length", action="store_true", help="nothing ends a completion early")
     parser.add_argument("--trl-micro-batch", type=positive, help="completions in TRL's training passes (all)")
     parser.add_argument("--trl-checkpointing", action="store_true",
@@ -80,9 +83,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def mark(args: argparse.Namespace) -> str:
-    """Where figures go: those of other sizes than the first do not replace its own."""
+    """Where figures go: those of other rewards and sizes than the first do not replace its own."""
     size = (args.prompts, args.samples, args.new_tokens)
-    return "grpo-step" if size == SIZE else "grpo-step-" + "x".join(map(str, size))
+    name = "grpo-step-verified" if args.verified else "grpo-step"
+    return name if size == SIZE else f"{name}-" + "x".join(map(str, size))
 
 
 def measure(args: argparse.Namespace, folder: Path, machine: dict[str, Any]) -> list[Pair]:
@@ -93,7 +97,8 @@ def measure(args: argparse.Namespace, folder: Path, machine: dict[str, Any]) -> 
     """
     workload = Workload(str(folder), args.prompts, args.samples, args.new_tokens, args.steps + 1,
                         machine["precision"], machine["threads"], args.fixed_length, args.trl_micro_batch,
-                        args.trl_checkpointing, warm_tokens=args.warm_tokens or 0).dump()
+                        args.trl_checkpointing, lr=args.lr, warm_tokens=args.warm_tokens or 0,
+                        verified=args.verified).dump()
     with (Side("posttrain", "versus.posttrain_side", workload, machine["threads"]) as ours,
           Side("TRL", "versus.trl_side", workload, machine["threads"]) as theirs):
         told = [side.receive(args.timeout) for side in (ours, theirs)]
@@ -104,7 +109,7 @@ def measure(args: argparse.Namespace, folder: Path, machine: dict[str, Any]) -> 
             order = (ours, theirs) if step % 2 else (theirs, ours)
             rows = {side.name: one_step(side, args.timeout) for side in order}
             pairs.append(Pair(rows["posttrain"], rows["TRL"]))
-            check_same_work(pairs[-1])
+            check_same_work(pairs[-1], args.verified)
             print(f"step {step} of {args.steps}: posttrain {pairs[-1].ours['seconds']:.2f} s, "
                   f"TRL {pairs[-1].theirs['seconds']:.2f} s", file=sys.stderr, flush=True)
     return pairs

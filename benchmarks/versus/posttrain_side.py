@@ -36,7 +36,7 @@ class Latest(Display):
 
 
 def build(workload: Workload, out: str, latest: Latest, stack: ExitStack) -> Trainer:
-    """The trainer that `posttrain train grpo` runs, but for its rewards and, if so told, its stop tokens."""
+    """The trainer that `posttrain train grpo` runs, but for its rewards and its stop tokens, as the workload says."""
     import posttrain
     from posttrain.rewards.scoring import Scorer
     from posttrain.train.config import LanguageConfig
@@ -50,7 +50,8 @@ def build(workload: Workload, out: str, latest: Latest, stack: ExitStack) -> Tra
     method = posttrain.method("grpo", kl_coef=0.0, clip_low=w.clip, clip_high=w.clip)
     trainer = Trainer(method, config, latest, False, stack)
     source = trainer.setting.source
-    source.scorer = stack.enter_context(Scorer(RandomReward(trainer.setting.task)))
+    if not w.verified:
+        source.scorer = stack.enter_context(Scorer(RandomReward(trainer.setting.task)))
     if w.fixed_length:
         source.sampling = dataclasses.replace(source.sampling, stop_tokens=())
     return trainer
@@ -92,7 +93,8 @@ def report(latest: Latest) -> dict[str, Any]:
     """What was worked on."""
     batch = latest.rollout.batch
     return {"prompts": batch.payload.prompts, "lengths": batch.mask.sum(1).tolist(),  # type: ignore[attr-defined]
-            "grad_norm": latest.metrics["grad_norm"], "skipped": latest.metrics["silent"]}
+            "grad_norm": latest.metrics["grad_norm"], "reward": latest.metrics["reward"],
+            "skipped": latest.metrics["silent"]}
 
 
 if __name__ == "__main__":

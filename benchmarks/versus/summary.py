@@ -34,14 +34,15 @@ class Pair:
         return float(self.theirs["seconds"] / self.ours["seconds"])
 
 
-def check_same_work(pair: Pair) -> None:
-    """
+def check_same_work(pair: Pair, verified: bool = False) -> None:
+    """verified: rewards are a verifier's, of which posttrain leaves out groups that teach nothing.
+
     Raises:
-        PosttrainError: the two steps did not have the same prompts, or one side left completions out.
+        PosttrainError: the two steps did not have the same prompts, or one side left completions out for no reason.
     """
     if pair.ours["prompts"] != pair.theirs["prompts"]:
         raise PosttrainError("the two sides saw different prompts; the comparison is void")
-    if pair.ours["skipped"] or pair.theirs["skipped"]:
+    if not verified and (pair.ours["skipped"] or pair.theirs["skipped"]):
         raise PosttrainError("one side left completions out of its update; the comparison is void")
 
 
@@ -75,6 +76,7 @@ def summarise(steps: Sequence[dict[str, Any]], least: Mapping[str, Least]) -> di
         "length": sum(sum(s["lengths"]) for s in steps) / sum(len(s["lengths"]) for s in steps),
         "ms_per_token": middle([1000 * s["seconds"] / sum(s["lengths"]) for s in steps]),
         "grad_norm": middle([s["grad_norm"] for s in steps]),
+        "reward": middle([s.get("reward", nan) for s in steps]), "skipped": middle([s["skipped"] for s in steps]),
         "floor": middle(whole), "share": middle(shares(whole, [s["seconds"] for s in steps])),
         **{f"floor, {stage}": middle(each) for stage, each in floors.items()},
         **{f"share, {stage}": middle(shares(each, [s["stages"].get(stage, nan) for s in steps]))
@@ -103,6 +105,7 @@ ROWS = (  # label, key, format
     ("first step (warm-up)", "first", "{:.2f}"), ("peak memory, GiB", "peak_gib", "{:.2f}"),
     ("completion tokens per step", "tokens", "{:.0f}"), ("mean completion, tokens", "length", "{:.1f}"),
     ("ms per completion token", "ms_per_token", "{:.2f}"), ("gradient norm", "grad_norm", "{:.3g}"),
+    ("mean reward", "reward", "{:.3f}"), ("left out of the update", "skipped", "{:.1%}"),
     ("floor, seconds", "floor", "{:.2f}"),
     *((f"  {stage}", f"floor, {stage}", "{:.2f}") for stage in LEAST),
     ("share of the floor reached", "share", "{:.1%}"),

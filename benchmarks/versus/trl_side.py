@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib import import_module
+from math import nan
 from typing import Any
 
 from posttrain.core.runtime import configure_process
@@ -24,12 +25,16 @@ class Latest:
         self.prompts: list[list[int]] = []
         self.lengths: list[int] = []
         self.grad_norm = 0.0
+        self.reward = nan
 
     def generated(self, result: tuple[Any, ...]) -> None:
         """`_generate` returns the ids of every row's prompt and completion first."""
         prompt_ids, completion_ids = result[:2]
         self.prompts = [list(ids) for ids in prompt_ids[:: self.samples]]
         self.lengths = [len(ids) for ids in completion_ids]
+
+    def scored(self, rewards: Any) -> None:
+        self.reward = float(rewards.mean())
 
     def clipped(self, norm: Any) -> None:
         self.grad_norm = float(norm)
@@ -60,11 +65,12 @@ def build(workload: Workload, folder: str) -> Any:
     """The trainer, on the same problems in the same order."""
     from datasets import Dataset
 
-    rows = [{"prompt": [{"role": "user", "content": problem.prompt}]} for problem in workload.problems()]
-    random_reward = RandomReward(load_task(TASK))
+    problems, task = workload.problems(), load_task(TASK)
+    rows = [{"prompt": [{"role": "user", "content": problem.prompt}], "index": i} for i, problem in enumerate(problems)]
+    scoring = task if workload.verified else RandomReward(task)
 
-    def reward(completions: list[list[dict[str, str]]], **_: Any) -> list[float]:
-        return [random_reward.draw(chat[0]["content"]) for chat in completions]
+    def reward(completions: list[list[dict[str, str]]], index: list[int], **_: Any) -> list[float]:
+        return [scoring.score(problems[i], chat[0]["content"]) for i, chat in zip(index, completions, strict=True)]
 
     return import_module("trl").GRPOTrainer(model=workload.folder, reward_funcs=reward,
                                             args=settings(workload, folder),
@@ -92,7 +98,7 @@ def pauses(channel: Channel, watch: Stopwatch, latest: Latest, set_longest: Call
             seconds = watch.take()
             stages = seconds | {"rest": wall - sum(seconds.values())}
             channel.send(prompts=latest.prompts, lengths=latest.lengths, grad_norm=latest.grad_norm,
-                         skipped=0.0, seconds=wall, stages=stages, peak_bytes=peak_bytes())
+                         reward=latest.reward, skipped=0.0, seconds=wall, stages=stages, peak_bytes=peak_bytes())
 
     return Pauses()
 
@@ -123,5 +129,11 @@ def train(workload: Workload, change: Callable[[Any, Latest], None]) -> None:
         trainer.train()
 
 
+def see(trainer: Any, latest: Latest) -> None:
+    """Keep what is sampled and what it is worth."""
+    tap(trainer, "_generate", latest.generated)
+    tap(trainer, "_calculate_rewards", latest.scored)
+
+
 if __name__ == "__main__":
-    train(Workload.load(sys.argv[1]), lambda trainer, latest: tap(trainer, "_generate", latest.generated))
+    train(Workload.load(sys.argv[1]), see)

@@ -35,6 +35,7 @@ class Workload:
     temperature: float = 1.0
     clip: float = 0.2  # ε of the clipped ratio, both ways
     warm_tokens: int = 0  # instead of new_tokens in the first step, which warms up; 0: as many
+    verified: bool = False  # True: rewards are the task's own, and groups of equal ones teach nothing
 
     def dump(self) -> str:
         return json.dumps(asdict(self))

@@ -170,6 +170,22 @@ def test_unequal_work_voids_the_comparison(other):
         check_same_work(Pair(report(1.0), other))
 
 
+def test_a_verifiers_groups_without_signal_may_be_left_out_but_prompts_are_the_same():
+    check_same_work(Pair(report(1.0, skipped=0.25), report(1.0)), verified=True)
+    with pytest.raises(PosttrainError, match="different prompts"):
+        check_same_work(Pair(report(1.0, prompts=[[9]]), report(1.0)), verified=True)
+
+
+@pytest.mark.parametrize(("argv", "name"), [
+    ([], "grpo-step"),
+    (["--verified"], "grpo-step-verified"),
+    (["--prompts", "16"], "grpo-step-16x8x24"),
+    (["--verified", "--prompts", "16", "--samples", "4"], "grpo-step-verified-16x4x24"),
+])
+def test_figures_of_other_work_go_elsewhere(argv, name):
+    assert grpo_step.mark(grpo_step.parse(argv)) == name
+
+
 def test_what_is_printed():
     least = {stage: lambda prompts, lengths: 1.0 for stage in LEAST}
     pairs = [Pair(report(7.06, gib=2.9), report(31.04, gib=8.2, load=0.4))] * 2
@@ -186,6 +202,8 @@ def test_what_is_printed():
     assert ["floor,", "seconds", "3.00", "3.00"] in lines
     assert ["rollout", "28.3%", "6.4%"] in lines  # of 7.06 / 2 and 31.04 / 2 s
     assert ["optimizer", "–", "–"] in lines  # not timed: no share
+    assert ["mean", "reward", "–", "–"] in lines  # not reported
+    assert ["left", "out", "of", "the", "update", "0.0%", "0.0%"] in lines
 
 
 def test_what_was_measured_is_kept(monkeypatch, tmp_path):
