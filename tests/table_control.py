@@ -42,6 +42,9 @@ class Table(nn.Module):
         """Its value, whose slope in the action is taken to be 1."""
         return self(obs).detach() + action[:, 0] - action[:, 0].detach()
 
+    def first(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self.fixed(obs, action)[0]
+
 
 class TableActor(nn.Module):
     """log π(a | s) is one number of each state; the sampled action is 0 and moves with it."""

@@ -60,3 +60,17 @@ def test_duelling_parts_a_states_value_from_its_actions_advantages() -> None:
 def test_it_has_no_likelihood() -> None:
     with pytest.raises(UserError, match="policy = 'greedy': has no log-probability"):
         Greedy(q()).log_density(OBS, torch.zeros(5, dtype=torch.long))
+
+
+def test_the_first_member_alone_is_what_it_is_beside_the_others() -> None:
+    generator = torch.Generator().manual_seed(2)
+    critic = ActionValue(Spaces(3, 4, False), 3, 6, 2, "relu", generator)
+    action = torch.randn(5, 4, generator=generator).requires_grad_()
+    alone, beside = critic.first(OBS, action), critic.fixed(OBS, action)
+    assert alone.shape == (5,)
+    assert torch.equal(alone, beside[0])
+    (slope,), (wanted,) = (torch.autograd.grad(x.sum(), action) for x in (alone, beside[0]))
+    assert torch.allclose(slope, wanted, rtol=1e-6, atol=0)
+    assert slope.abs().min() > 0
+    critic.first(OBS, action).sum().backward()
+    assert all(w.grad is None for w in critic.parameters())

@@ -50,7 +50,7 @@ class DDPG(Method[Transitions]):
             value = models.q_target(batch.next_obs, models.policy_target.mode(batch.next_obs))[0]
             target = ops.td_target(batch.reward, batch.terminated, value, self.discount**batch.spans)  # [B]
         q = models.q(batch.obs, batch.action)[0]
-        gain = models.q.fixed(batch.obs, models.policy.mode(batch.obs))[0]
+        gain = models.q.first(batch.obs, models.policy.mode(batch.obs))
         return Loss(q=batch.mean((q - target) ** 2), policy=batch.mean(-gain)).log(value=batch.mean(q))
 
     def after_step(self, models: Models, metrics: Mapping[str, float]) -> None:

@@ -78,7 +78,7 @@ class TD3(Method[Transitions]):
 
     def cost(self, models: Models, batch: Transitions) -> Tensor:
         """What π is to bring down in each row, [B]."""
-        gain: Tensor = models.q.fixed(batch.obs, models.policy.mode(batch.obs))[0]
+        gain: Tensor = models.q.first(batch.obs, models.policy.mode(batch.obs))
         return -gain
 
     def after_step(self, models: Models, metrics: Mapping[str, float]) -> None:

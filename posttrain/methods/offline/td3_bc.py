@@ -26,12 +26,12 @@ class TD3BC(TD3):
 
     def prepare(self, models: Models, batch: Transitions) -> Transitions:
         """λ of the whole batch, however it is split, as a column [B]."""
-        size = models.q(batch.obs, batch.action)[0].abs().mean()
+        size = models.q.first(batch.obs, batch.action).abs().mean()
         return batch.with_extra(scale=(self.pull / size).expand(len(batch)))
 
     def cost(self, models: Models, batch: Transitions) -> Tensor:
         action: Tensor = models.policy.mode(batch.obs)  # [B, A]
-        gain: Tensor = batch.extra["scale"] * models.q.fixed(batch.obs, action)[0]
+        gain: Tensor = batch.extra["scale"] * models.q.first(batch.obs, action)
         return self.apart(models, batch, action) - gain
 
     def apart(self, models: Models, batch: Transitions, action: Tensor) -> Tensor:
