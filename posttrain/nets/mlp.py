@@ -104,7 +104,8 @@ class Ensemble(nn.Module):
     def fixed(self, x: Tensor, dropout: Dropout | None = None, members: int | None = None) -> Tensor:
         """The same with gradient to x alone; members: of the first so many, for ensembles without normalised layers."""
         assert members is None or not self.norms
-        return self._through(x, [(w.detach()[:members], b.detach()[:members]) for w, b in self.pairs], dropout, True)
+        pairs = self.pairs if members is None else [(w[:members], b[:members]) for w, b in self.pairs]
+        return self._through(x, [(w.detach(), b.detach()) for w, b in pairs], dropout, True)
 
     def _through(self, x: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], dropout: Dropout | None,
                  fixed: bool = False) -> Tensor:

@@ -24,11 +24,11 @@ LONGEST = 10_000  # period of the slowest wave that a noise level is told by
 class UNetShape:
     """Of a net for one channel."""
 
-    width: int = 32  # channels of the first level, a multiple of GROUPS or below it; a level is told by four times it
-    levels: tuple[int, ...] = (1, 1, 2, 3, 4)  # channels of each level, widths
-    blocks: int = 4  # of each level on the way down; one more on the way up
-    attention: tuple[int, ...] = (2, 3, 4)  # levels whose blocks attend
-    head: int = 32  # channels of a head, which divide those of each level that attends
+    width: int  # channels of the first level, a multiple of GROUPS or below it; a level is told by four times it
+    levels: tuple[int, ...]  # channels of each level, widths
+    blocks: int  # of each level on the way down; one more on the way up
+    attention: tuple[int, ...]  # levels whose blocks attend
+    head: int  # channels of a head, which divide those of each level that attends
 
 
 class ResBlock(nn.Module):
