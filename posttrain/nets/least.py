@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from posttrain.nets.perceptron import layers_for
+
 Slope = Callable[[Tensor, Tensor], Tensor]
 """A gradient at what an activation said, and that -> the gradient at what it was told; all of one shape."""
 
@@ -28,21 +30,25 @@ class Least(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, moved: Tensor, said: Tensor, layers: Sequence[Tensor], weights: Sequence[Tensor],
-                slope: Slope) -> Tensor:
+                activation: str) -> Tensor:
         """
         Args:
             moved: [B, m], the last numbers of each row that was told.
             said: [K, B, 1].
             layers: what each hidden layer said, [K, B, width].
             weights: of each layer, [K, inputs, outputs]; the last one has one output.
+            activation: one of SLOPES.
         """
         least, ctx.which = said[:, :, 0].min(0)
-        ctx.layers, ctx.weights, ctx.slope, ctx.width = layers, weights, slope, moved.shape[1]
+        ctx.layers, ctx.weights, ctx.activation, ctx.width = layers, weights, activation, moved.shape[1]
         return least
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if compiled := layers_for(grad, ctx.weights[0], ctx.activation):
+            g = grad.contiguous()
+            return compiled.least_back(ctx.weights, ctx.activation, ctx.layers, ctx.which, g, ctx.width), *[None] * 4
         first, *later = ctx.weights
         moved = grad.new_empty(len(grad), ctx.width)
         counts = ctx.which.bincount(minlength=len(first)).tolist()
@@ -50,6 +56,6 @@ class Least(torch.autograd.Function):
             g = grad.index_select(0, rows)[:, None]
             for y, w in zip(reversed(ctx.layers), reversed(later), strict=True):
                 product = g * w[k].T if w.shape[2] == 1 else g @ w[k].T
-                g = ctx.slope(product, y[k].index_select(0, rows))
+                g = SLOPES[ctx.activation](product, y[k].index_select(0, rows))
             moved.index_copy_(0, rows, g @ first[k, -ctx.width:].T)
         return moved, None, None, None, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -11,11 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posttrain.nets.least import SLOPES, Least
+from posttrain.nets.perceptron import ACTIVATIONS, Pairs, every_layer, linear, through
 from posttrain.nets.renorm import BatchRenorm, Renorm
 from posttrain.ops.draws import scattered
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # in place: half of what a hidden layer writes, and no backward
-    "tanh": torch.tanh_, "relu": torch.relu_, "elu": F.elu_, "silu": F.silu}  # pass misses what was there but silu's
 
 
 class MLP(nn.Module):
@@ -28,35 +26,37 @@ class MLP(nn.Module):
         renorm: of what each layer is given, inputs and the activations of hidden layers.
         """
         super().__init__()
-        self.activation, self.renorm = ACTIVATIONS[activation], renorm  # a module's own modules are looked up by name
+        self.activation, self.renorm = activation, renorm  # a module's own modules are looked up by name
         gains = [math.sqrt(2)] * (len(sizes) - 2) + [last_gain]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for inputs, outputs, gain in zip(sizes, sizes[1:], gains, strict=False):
-            weight = torch.empty(outputs, inputs)
-            self.weights.append(nn.init.orthogonal_(weight, gain, generator=generator))
+            weight = nn.init.orthogonal_(torch.empty(outputs, inputs), gain, generator=generator)
+            self.weights.append(weight.T.contiguous())
             self.biases.append(torch.zeros(outputs))
         self.pairs = list(zip(self.weights, self.biases, strict=True))  # a ParameterList looks each up by name
         self.norms = nn.ModuleList(BatchRenorm((n,), renorm) for n in sizes[:-1] if renorm)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.hidden(x))
+        return self.last(self.hidden(x)) if self.renorm else self._through(x, self.pairs)
 
     def fixed(self, x: Tensor) -> Tensor:
         """The same with gradient to x alone; of one without normalised layers."""
         assert not self.renorm
-        for w, b in self.pairs[:-1]:
-            x = self.activation(F.linear(x, w.detach(), b.detach()))
-        return F.linear(x, *(p.detach() for p in self.pairs[-1]))
+        return self._through(x, [(w.detach(), b.detach()) for w, b in self.pairs])
+
+    def _through(self, x: Tensor, pairs: Pairs) -> Tensor:
+        said = through(x.reshape(-1, x.shape[-1]), pairs, self.activation)
+        return said.view(*x.shape[:-1], said.shape[-1])
 
     def hidden(self, x: Tensor) -> Tensor:
         """The last hidden layer, x itself where there is none: [..., sizes[-2]]."""
         for i, (w, b) in enumerate(self.pairs[:-1]):
-            x = self.activation(F.linear(self.norms[i](x) if self.renorm else x, w, b))
+            x = ACTIVATIONS[self.activation](linear(self.norms[i](x) if self.renorm else x, w, b))
         return x
 
     def last(self, hidden: Tensor) -> Tensor:
         """[..., sizes[-2]] -> [..., sizes[-1]]."""
-        return F.linear(self.norms[-1](hidden) if self.renorm else hidden, *self.pairs[-1])
+        return linear(self.norms[-1](hidden) if self.renorm else hidden, *self.pairs[-1])
 
 
 class Perceptron(nn.Module):
@@ -90,8 +90,7 @@ class Ensemble(nn.Module):
         renorm: of what each layer is given, inputs and the activations of hidden layers, each member's by itself.
         """
         super().__init__()
-        self.activation, self.slope = ACTIVATIONS[activation], SLOPES.get(activation)
-        self.layer_norm, self.renorm = layer_norm, renorm
+        self.activation, self.layer_norm, self.renorm = activation, layer_norm, renorm
         bounds = [(a, b, a**-0.5) for a, b in pairwise(sizes)]
         self.weights = nn.ParameterList(torch.empty(members, a, b).uniform_(-w, w, generator=generator)
                                         for a, b, w in bounds)
@@ -115,31 +114,23 @@ class Ensemble(nn.Module):
         held: [B, h], moved: [B, m], h + m = sizes[0].
         """
         x = torch.cat([held, moved], -1)
-        if self.slope is None or self.layer_norm or self.renorm:  # what such a layer says does not tell its slope
+        if self.activation not in SLOPES or self.layer_norm or self.renorm:  # what a layer says does not tell its slope
             return self.fixed(x)[:, :, 0].amin(0)
-        layers: list[Tensor] = []
-        with torch.no_grad():
-            said = self._through(x, self.pairs, None, layers=layers)
-        least: Tensor = Least.apply(moved, said, layers, list(self.weights), self.slope)  # type: ignore[no-untyped-call]
+        *hidden, said = every_layer(x, self.pairs, self.activation)
+        least: Tensor = Least.apply(moved, said, hidden, list(self.weights), self.activation)  # type: ignore[no-untyped-call]
         return least
 
-    def _through(self, x: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], dropout: Dropout | None,
-                 fixed: bool = False, layers: list[Tensor] | None = None) -> Tensor:
-        """layers: where what each hidden layer says is to be noted."""
+    def _through(self, x: Tensor, pairs: Pairs, dropout: Dropout | None, fixed: bool = False) -> Tensor:
+        if dropout is None and not self.layer_norm and not self.renorm:
+            return through(x, pairs, self.activation)
         y = x if x.dim() == 3 else x.expand(len(pairs[0][0]), *x.shape)
         for i, (w, b) in enumerate(pairs[:-1]):
-            y = torch.baddbmm(b, self.norms[i](y, fixed) if self.renorm else y, w)
+            y = linear(self.norms[i](y, fixed) if self.renorm else y, w, b)
             if dropout is not None:
                 rate, seed = dropout
                 y = y * (scattered(seed, i, len(y), y.shape[-1]) >= rate) / (1 - rate)
-            y = self.activation(F.layer_norm(y, y.shape[-1:]) if self.layer_norm else y)
-            if layers is not None:
-                layers.append(y)
-        w, b = pairs[-1]
-        y = self.norms[-1](y, fixed) if self.renorm else y
-        if w.shape[-1] > 1:
-            return torch.baddbmm(b, y, w)
-        return (y * w.transpose(1, 2)).sum(-1, keepdim=True) + b  # a product with one column takes ten times as long
+            y = ACTIVATIONS[self.activation](F.layer_norm(y, y.shape[-1:]) if self.layer_norm else y)
+        return linear(self.norms[-1](y, fixed) if self.renorm else y, *pairs[-1])
 
 
 class Normalizer(nn.Module):

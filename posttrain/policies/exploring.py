@@ -27,7 +27,7 @@ class StateDependent(ControlPolicy):
 
     def __init__(self, spaces: Spaces, *arguments: Any, **options: Any) -> None:
         super().__init__(spaces, *arguments, **options)
-        self.features = self.body.weights[-1].shape[1]
+        self.features = self.body.weights[-1].shape[0]
         self.log_std = nn.Parameter(torch.zeros(self.features, spaces.action))
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from posttrain.data.steps import Spaces
 from posttrain.nets.mlp import Ensemble
+from posttrain.nets.perceptron import ACTIVATIONS
 from posttrain.policies.acting import ControlPolicy
 from posttrain.policies.control import KINDS, Deterministic
 
@@ -58,12 +59,12 @@ class Encoder(nn.Module):
     def state(self, obs: Tensor) -> Tensor:
         """[B, obs] -> [B, width]."""
         z = self.states(obs)[0]
-        return self.states.activation(F.layer_norm(z, z.shape[-1:]))
+        return ACTIVATIONS[self.activation](F.layer_norm(z, z.shape[-1:]))
 
     def pair(self, state: Tensor, action: Tensor, fixed: bool = False) -> Tensor:
         """[B, width], [B, A] -> [B, width]; fixed: with gradient to these alone."""
         actions, pairs = (self.actions.fixed, self.pairs.fixed) if fixed else (self.actions, self.pairs)
-        out: Tensor = pairs(torch.cat([state, self.actions.activation(actions(action)[0])], -1))[0]
+        out: Tensor = pairs(torch.cat([state, ACTIVATIONS[self.activation](actions(action)[0])], -1))[0]
         return out
 
     def foresee(self, pair: Tensor) -> Foreseen:

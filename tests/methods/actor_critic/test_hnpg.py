@@ -105,7 +105,7 @@ def test_without_logged_states_it_is_trpo() -> None:
         q, v = one.models.q.body, other.models.critic.body
         for i, (weight, bias) in enumerate(zip(v.weights, v.biases, strict=True)):
             q.weights[i].zero_()
-            q.weights[i][0, :weight.shape[1]].copy_(weight.T)
+            q.weights[i][0, :len(weight)].copy_(weight)
             q.biases[i][0, 0].copy_(bias)
     batch = toy_segments(hybrid, dataset_share=0.0)
     assert not batch.extra["given"].any()
