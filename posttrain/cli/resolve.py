@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from posttrain.core import catalog
 from posttrain.core.errors import UserError, nearest
+from posttrain.core.told import read_config
 from posttrain.train.config import Config, LanguageConfig
 from posttrain.train.kinds import KINDS, Kind, brought, kind_of
 from posttrain.train.material import check_used, source_kind
@@ -166,7 +166,7 @@ def read_run(folder: Path) -> Stored:
     if not file.is_file():
         raise UserError(f"{folder}: no run here, it holds no config.json")
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        told = read_config(folder)
         config, curriculum = ({k: tuple(v) if isinstance(v, list) else v for k, v in told[part].items()}
                               for part in ("config", "curriculum"))
         return Stored(str(told["method"]), dict(told["hyperparameters"]), config, curriculum)

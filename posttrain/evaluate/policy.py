@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from posttrain.core.errors import UserError
 from posttrain.core.seeds import derive
+from posttrain.core.told import read_config
 from posttrain.evaluate.accuracy import greedy_accuracy
 from posttrain.evaluate.given import given_measure
 from posttrain.evaluate.intervals import interval
@@ -78,7 +78,7 @@ def _right(model: LanguageModel, problems: Sequence[Problem], scorer: Scorer, sa
 def _run_config(path: Path) -> dict[str, Any]:
     """The configuration of a run folder; empty where the path is none."""
     try:
-        config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))["config"]
+        config: dict[str, Any] = read_config(path)["config"]
     except (OSError, ValueError, KeyError):
         return {}
     return config

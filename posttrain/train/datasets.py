@@ -9,6 +9,7 @@ from typing import Any
 
 from posttrain.core.errors import UserError
 from posttrain.core.seeds import derive
+from posttrain.core.told import read_config
 from posttrain.data.dataset import Episode, told, write_dataset
 from posttrain.policies import control
 from posttrain.policies.acting import ControlPolicy
@@ -102,7 +103,7 @@ def _replay(run: str, task: str) -> list[Episode]:
     file = Path(run) / "config.json"
     if not file.is_file():
         raise UserError(f"policy = {run!r}: no run here, it holds no config.json")
-    config = json.loads(file.read_text(encoding="utf-8"))["config"]
+    config = read_config(Path(run))["config"]
     if config["task"] != task:
         raise UserError(f"policy = {run!r}: a run on {config['task']}, not {task}")
     found, _ = load_newest(Path(run) / "checkpoints")

@@ -91,7 +91,7 @@ class Trainer:
         from posttrain import __version__
 
         return {"method": method_spec(self.method), "hyperparameters": dataclasses.asdict(self.method),
-                "config": dataclasses.asdict(self.config), "curriculum": {},
+                "config": dataclasses.asdict(self.config), "curriculum": {}, "begun_in": str(Path.cwd()),
                 "versions": {"posttrain": __version__, "torch": torch.__version__},
                 "threads": torch.get_num_threads(), **self.setting.facts}
 

@@ -155,7 +155,8 @@ def own(tmp_path: Path) -> Path:
         "def optional(completion, answer, bonus=0.25): return bonus\n"
         "def every(completion, answer, **data): return len(data)\n"
         "def anything(*args, **data): return len(args) + len(data)\n"
-        "def one(completion): return 1.0\n")
+        "def one(completion): return 1.0\n"
+        "def late(prompt, completion, answer): return 1.0\n")
     return file
 
 
@@ -179,6 +180,8 @@ def test_a_file_is_found_from_anywhere_once_loaded(own: Path, monkeypatch: pytes
 @pytest.mark.parametrize(("spec", "message"), [
     ("{own}:twoo", "{own} has no function 'twoo'; did you mean 'two'?"),
     ("{own}:one", "must take (completion, answer), and optionally **data"),
+    ("{own}:late", "must take (completion, answer) first, whatever it calls them, and then keys of the problem, as "
+                   "prompt; answer comes too late"),
     ("{own}x.py:two", "no such file {own}x.py"),
     ("no_such_module:f", "importing it failed: ModuleNotFoundError: No module named 'no_such_module'"),
     (":f", "must be module:function or file.py:function"),

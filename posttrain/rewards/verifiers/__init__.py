@@ -87,4 +87,7 @@ def _parameters(function: Callable[..., Any], spec: str) -> tuple[list[str], dic
         raise UserError(f"verifier = {spec!r}: must take (completion, answer), and optionally **data")
     further = [p for p in parameters[2:] if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
     named = {p.name: p.default is kinds.empty for p in further}
+    if late := [name for name in ("completion", "answer") if named.get(name)]:
+        raise UserError(f"verifier = {spec!r}: must take (completion, answer) first, whatever it calls them, and then "
+                        f"keys of the problem, as prompt; {late[0]} comes too late")
     return [p.name for p in first], named, any(p.kind is kinds.VAR_KEYWORD for p in parameters)
