@@ -14,9 +14,9 @@ class Levels(BuildHookInterface[Any]):
         if version == "editable":
             return
         sys.path.insert(0, self.root)
-        from posttrain.core import catalog
+        from posttrain.core import levels
 
         file = Path(self.root, "build", "levels.json")
         file.parent.mkdir(exist_ok=True)
-        file.write_text(catalog.levels_text(), encoding="utf-8")
+        file.write_text(levels.text(), encoding="utf-8")
         build_data["force_include"][str(file)] = "posttrain/core/levels.json"

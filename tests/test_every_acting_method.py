@@ -15,12 +15,12 @@ import torch
 from control_toy import ControlLearner, acted
 from toy import alternatives, check_what_the_file_says, relative_error
 
-from posttrain.core import Groups, catalog
+from posttrain.core import Groups, catalog, method_files
 from posttrain.core.errors import UserError
 from posttrain.train import checkpoint
 
 CLOSE = 1e-10
-NAMES = sorted(name for name in catalog.methods() if catalog.make(name).learns_from == "samples"
+NAMES = sorted(name for name in method_files.methods() if catalog.make(name).learns_from == "samples"
                and catalog.make(name).policies)
 TURNS = {"gorl": {"latent_batches": 2, "decoder_batches": 1}}  # so that every network has moved after three batches
 

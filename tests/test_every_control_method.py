@@ -17,12 +17,12 @@ from control_toy import ControlLearner, toy_segments
 from torch import Tensor
 from toy import alternatives, check_what_the_file_says, relative_error
 
-from posttrain.core import Batch, Groups, Loss, Method, catalog
+from posttrain.core import Batch, Groups, Loss, Method, catalog, method_files
 from posttrain.core.errors import UserError
 from posttrain.train import checkpoint
 
 CLOSE = 1e-10
-NAMES = sorted(name for name in catalog.methods()
+NAMES = sorted(name for name in method_files.methods()
                if catalog.make(name).learns_from not in ("transitions", "stretches")
                and catalog.make(name).kinds == ("control",)
                and not catalog.make(name).policies)  # those of policies of their own: test_every_acting_method.py

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from posttrain.core import Arm, Curriculum, EpisodeCurriculum, Outcome, ProblemCurriculum, State, catalog
+from posttrain.core import Arm, Curriculum, EpisodeCurriculum, Outcome, ProblemCurriculum, State, catalog, method_files
 from posttrain.core.errors import UserError
 
-NAMES = sorted(catalog.curricula())
+NAMES = sorted(method_files.curricula())
 PROMPTS, SAMPLES, STEPS = 6, 4, 12
 SMALL: dict[str, dict[str, Any]] = {  # what makes an option tell within so few steps
     "qwenlong-l1": {"phase_lengths": (20.0, 60.0), "phase_steps": 4},

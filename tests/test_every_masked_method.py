@@ -16,7 +16,7 @@ from masked_toy import canvases, masked_learner, masked_policy
 from torch import Tensor
 from toy import alternatives, check_what_the_file_says, relative_error
 
-from posttrain.core import Groups, Method, catalog
+from posttrain.core import Groups, Method, catalog, method_files
 from posttrain.core.errors import UserError
 from posttrain.train import checkpoint
 
@@ -27,7 +27,7 @@ def asks(method: Method[Any]) -> bool:
     return "masked" in method.kinds or method.likelihood != "one-step" or method.redraws
 
 
-NAMES = sorted(name for name in catalog.methods() if asks(catalog.make(name)))
+NAMES = sorted(name for name in method_files.methods() if asks(catalog.make(name)))
 
 pytestmark = pytest.mark.parametrize("name", NAMES)
 

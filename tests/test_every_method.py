@@ -31,12 +31,12 @@ from toy import (
     widened,
 )
 
-from posttrain.core import Batch, Groups, Loss, Method, Models, catalog
+from posttrain.core import Batch, Groups, Loss, Method, Models, catalog, method_files
 from posttrain.core.errors import UserError
 from posttrain.train import checkpoint
 
 CLOSE = 1e-10  # relative, of float64 gradients
-NAMES = sorted(name for name in catalog.methods() if catalog.make(name).learns_from != "transitions"
+NAMES = sorted(name for name in method_files.methods() if catalog.make(name).learns_from != "transitions"
                and "language" in (catalog.make(name).kinds or ("language",)))
 
 pytestmark = pytest.mark.parametrize("name", NAMES)

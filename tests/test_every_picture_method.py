@@ -16,7 +16,7 @@ from picture_toy import PictureLearner, toy_pictures, toy_policy
 from torch import Tensor
 from toy import alternatives, check_what_the_file_says, relative_error
 
-from posttrain.core import Groups, Method, catalog
+from posttrain.core import Groups, Method, catalog, method_files
 from posttrain.core.errors import UserError
 from posttrain.policies.denoising import DenoisingPolicy
 from posttrain.train import checkpoint
@@ -24,7 +24,7 @@ from posttrain.train import checkpoint
 CLOSE = 1e-10
 PATIENCE = 3  # batches in which every method moves its policy
 OWN: dict[str, dict[str, Any]] = {"vard": {"value_alone": 1}}  # rather than 80 steps before the policy moves
-NAMES = sorted(name for name in catalog.methods() if "pictures" in catalog.make(name).kinds)
+NAMES = sorted(name for name in method_files.methods() if "pictures" in catalog.make(name).kinds)
 
 pytestmark = pytest.mark.parametrize("name", NAMES)
 

@@ -15,12 +15,12 @@ import torch
 from control_toy import ControlLearner, setting, toy_transitions
 from toy import alternatives, check_what_the_file_says, relative_error
 
-from posttrain.core import Method, Transitions, catalog
+from posttrain.core import Method, Transitions, catalog, method_files
 from posttrain.core.errors import UserError
 from posttrain.train import checkpoint
 
 CLOSE = 1e-10
-NAMES = sorted(name for name in catalog.methods() if catalog.make(name).learns_from == "transitions")
+NAMES = sorted(name for name in method_files.methods() if catalog.make(name).learns_from == "transitions")
 QUICK: dict[str, dict[str, int]] = {  # turns so long that a few updates would see but one of them
     "mrq": {"period": 1}, "porl": {"critic_updates": 1, "policy_every": 1},
     "uni-o4": {"clone_updates": 1, "judge_every": 1, "horizon": 2}}

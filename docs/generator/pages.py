@@ -18,11 +18,12 @@ from generator import formula, tree
 from posttrain.cli import equation
 from posttrain.cli.explain import command
 from posttrain.cli.methods import level_name
-from posttrain.core import catalog, source
-from posttrain.core.catalog import LEVEL_NAMES, Entry, MethodFile
+from posttrain.core import catalog, levels, method_files, source
+from posttrain.core.catalog import Entry
+from posttrain.core.method_files import MethodFile, plain_name
 from posttrain.core.source import Field
 
-ROOT = catalog.PACKAGE.parent
+ROOT = method_files.PACKAGE.parent
 GUIDE = ("cli", "tasks", "learning", "benchmarks", "peers")  # these first, then every other page of docs/
 ALONE = "---\nhide: [navigation]\nsearch: {boost: 0.2}\n---"  # it stands alone; methods are found first
 ACRONYMS = {"llm", "vlm", "vla", "dlm", "rl", "rlvr", "rlhf", "irl", "marl", "sft", "rag"}
@@ -83,14 +84,14 @@ def build() -> Site:
     site.pages["catalogue.md"] = catalogue_page(rows.values(), methods)
     site.pages["levels/index.md"] = levels_page(rows.values())
     for level in range(len(LEVELS)):
-        site.pages[f"levels/{LEVEL_NAMES[level]}.md"] = level_page(level, rows.values(), methods)
+        site.pages[f"levels/{levels.NAMES[level]}.md"] = level_page(level, rows.values(), methods)
     return site
 
 
 def documented() -> dict[str, MethodFile]:
     """Every method, and every curriculum that a file of its own names."""
-    found = dict(catalog.methods())
-    for path in sorted((catalog.PACKAGE / "data" / "curriculum").glob("[!_]*.py")):
+    found = dict(method_files.methods())
+    for path in sorted((method_files.PACKAGE / "data" / "curriculum").glob("[!_]*.py")):
         plain = path.stem.replace("_", "")
         names = re.findall(r"^(?:class|def) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
         owner = next((n for n in names if n.replace("_", "").lower() == plain), "")
@@ -125,9 +126,9 @@ def navigation(methods: Mapping[str, MethodFile], guide: Iterable[str]) -> list[
     order = [f"{name}.md" for name in GUIDE]
     written = sorted(guide, key=lambda uri: (order.index(uri) if uri in order else len(order), uri))
     shelved = [{shelf_name(shelf): [f"methods/{m.name}.md" for m in held]} for shelf, held in shelves(methods).items()]
-    levels = [f"levels/{name}.md" for name in LEVEL_NAMES]
+    by_level = [f"levels/{name}.md" for name in levels.NAMES]
     return [{"Start": "index.md"}, {"Guide": written}, {"Methods": ["methods/index.md", *shelved]},
-            {"Family tree": "tree.md"}, {"Catalogue": "catalogue.md"}, {"Levels": ["levels/index.md", *levels]}]
+            {"Family tree": "tree.md"}, {"Catalogue": "catalogue.md"}, {"Levels": ["levels/index.md", *by_level]}]
 
 
 # One page per method
@@ -150,7 +151,7 @@ def method_page(method: MethodFile, methods: Mapping[str, MethodFile], rows: Map
     parts += ["## Hyperparameters", _hyperparameters(method)]
     if told.deviations:
         parts += ["## Deviations", f'<div class="deviations">\n{formula.paragraphs(told.deviations)}\n</div>']
-    if method.name in catalog.methods():
+    if method.name in method_files.methods():
         parts += ["## Run it", f"```sh\n{command(method)}\n```"]
     parts += ["## Evidence", *_evidence(method, row, site)]
     parts += ["## The file { data-search-exclude }", _path_line(method), _code(method.path)]
@@ -166,13 +167,13 @@ def _facts(method: MethodFile, methods: Mapping[str, MethodFile], row: Entry) ->
         paper = f'<a href="{escape(citation.link)}">{paper or escape(citation.link)}</a>'
     if row.title not in ("", method.explanation.summary):
         paper = f"{escape(row.title)}. {paper}"
-    below = [m for m in methods.values() if catalog.plain_name(m.citation.parent) == method.name]
+    below = [m for m in methods.values() if plain_name(m.citation.parent) == method.name]
     facts = [
         ("name", f"<code>{method.name}</code>"),
         ("paper", paper),
         ("line", _lineage(method, methods)),
         ("changed by", ", ".join(_to_method(m.name) for m in below)),
-        ("level", _level_link(row) if row.level or method.name in catalog.methods() else ""),
+        ("level", _level_link(row) if row.level or method.name in method_files.methods() else ""),
         ("shelf", f'<a href="../#{method.shelf}">{shelf_name(method.shelf)}</a>'
                   + (f": {SHELVES[method.shelf]}" if method.shelf in SHELVES else "")),
         ("file", f"<code>{_from_root(method.path)}</code>, {method.code_lines} lines of code"),
@@ -184,11 +185,11 @@ def _facts(method: MethodFile, methods: Mapping[str, MethodFile], row: Entry) ->
 def _lineage(method: MethodFile, methods: Mapping[str, MethodFile]) -> str:
     """From the first ancestor to the method; the parents that have no file yet lead to their row."""
     line, seen = [f"<strong>{method.name}</strong>"], {method.name}
-    name = catalog.plain_name(method.citation.parent)
+    name = plain_name(method.citation.parent)
     while name and name not in seen:
         seen.add(name)
         line.insert(0, _to_method(name) if name in methods else _to_row(name))
-        name = catalog.plain_name(methods[name].citation.parent) if name in methods else ""
+        name = plain_name(methods[name].citation.parent) if name in methods else ""
     return " › ".join(line) if len(line) > 1 else ""
 
 
@@ -202,18 +203,18 @@ def _to_row(name: str) -> str:
 
 
 def _level_link(row: Entry) -> str:
-    return f'<a href="../../levels/{LEVEL_NAMES[row.level or 0]}/">{escape(level_name(row))}</a>'
+    return f'<a href="../../levels/{levels.NAMES[row.level or 0]}/">{escape(level_name(row))}</a>'
 
 
 def _what_differs(method: MethodFile, methods: Mapping[str, MethodFile], rows: Mapping[str, Entry]) -> list[str]:
     told, name = method.explanation, method.citation.parent
-    parent = methods.get(catalog.plain_name(name))
+    parent = methods.get(plain_name(name))
     if not name:
         return ["## What is new", formula.paragraphs(told.new)] if told.new else []
     title = display_name(parent) if parent else name
     parts = [f"## What differs from {escape(title, quote=False)}", formula.paragraphs(told.new)]
     if not parent:
-        return [*parts, f"<p class=\"aside\">{_to_row(catalog.plain_name(name))} has no file of its own here yet, so "
+        return [*parts, f"<p class=\"aside\">{_to_row(plain_name(name))} has no file of its own here yet, so "
                         "there is no equation to hold this one against.</p>"]
     if changed := equation.settings_changed(method.fields, parent.fields):
         parts.append("<p>Hyperparameters: " + ", ".join(formula.line(text) for text in changed) + ".</p>")
@@ -248,7 +249,7 @@ def _hyperparameter(f: Field, own: bool) -> str:
 def _evidence(method: MethodFile, row: Entry, site: Site) -> list[str]:
     """The level, and each thing that proves it."""
     level = row.level or 0
-    proofs = [f"Level **{level_name(row)}**: {LEVELS[level][0]}." if level or method.name in catalog.methods() else
+    proofs = [f"Level **{level_name(row)}**: {LEVELS[level][0]}." if level or method.name in method_files.methods() else
               "The catalogue gives levels to methods; of a curriculum its own test tells."]
     if level >= 1:
         proofs.append(f"- runs: [tests/test_every_method.py](../levels/runs.md#the-conformance-suite), "
@@ -269,7 +270,7 @@ def _evidence_table(file: Path) -> list[str]:
 
 
 def own_tests(method: MethodFile) -> list[Path]:
-    folder = ROOT / "tests" / method.path.parent.relative_to(catalog.PACKAGE).parts[0]
+    folder = ROOT / "tests" / method.path.parent.relative_to(method_files.PACKAGE).parts[0]
     return sorted(folder.rglob(f"test_{method.path.stem}.py"))
 
 
@@ -313,7 +314,7 @@ def overview(methods: Mapping[str, MethodFile], rows: Mapping[str, Entry]) -> st
 
 def _overview_row(method: MethodFile, row: Entry) -> str:
     return (f'<tr><td class="name"><a href="{method.name}/">{escape(display_name(method))}</a> </td>'
-            f"<td>{formula.line(one_line(method))} </td><td>{escape(catalog.plain_name(method.citation.parent))} </td>"
+            f"<td>{formula.line(one_line(method))} </td><td>{escape(plain_name(method.citation.parent))} </td>"
             f'<td class="level">{_badge(row)}</td></tr>')
 
 
@@ -328,10 +329,10 @@ def _head(*headings: str) -> str:
 
 
 def tree_page(methods: Mapping[str, MethodFile], rows: Mapping[str, Entry]) -> str:
-    nodes = [tree.Node(m.name, catalog.plain_name(m.citation.parent), m.citation.cite, m.explanation.summary,
+    nodes = [tree.Node(m.name, plain_name(m.citation.parent), m.citation.cite, m.explanation.summary,
                        (rows.get(m.name) or catalog.entry(m.name)).level or 0) for m in methods.values()]
     picture = tree.draw(nodes, lambda n: _tree_link(n, methods))
-    legend = " ".join(f'<span class="badge level-{i}">{i} {LEVEL_NAMES[i]}</span>' for i in (1, 2, 3))
+    legend = " ".join(f'<span class="badge level-{i}">{i} {levels.NAMES[i]}</span>' for i in (1, 2, 3))
     return (f"{ALONE}\n\n# Family tree\n\n"
             "Each method stands to the right of the one that it changes; from the top by year. Below the tree stand "
             "those that neither change a method here nor are changed by one.\n\n"
@@ -348,8 +349,8 @@ def _tree_link(node: tree.Node, methods: Mapping[str, MethodFile]) -> str:
 
 def catalogue_page(rows: Iterable[Entry], methods: Mapping[str, MethodFile]) -> str:
     """Every paper with its verdict and level, by family; the search box above them is scripts/filter.js."""
-    rows = sorted(rows, key=lambda e: (e.family, catalog.plain_name(e.name)))
-    papers = [e for e in rows if catalog.plain_name(e.name) in catalog.papers()]
+    rows = sorted(rows, key=lambda e: (e.family, plain_name(e.name)))
+    papers = [e for e in rows if plain_name(e.name) in catalog.papers()]
     families: dict[str, list[Entry]] = {}
     for e in rows:
         families.setdefault("foundations" if e.verdict == "foundation" else e.family, []).append(e)
@@ -362,7 +363,7 @@ def catalogue_page(rows: Iterable[Entry], methods: Mapping[str, MethodFile]) -> 
         "is out of scope.",
         '<form class="filter" data-rows="catalogue">\n'
         '<input type="search" name="text" placeholder="name, title, idea" aria-label="filter by text">\n'
-        f"{_choice('level', [f'{i} {name}' for i, name in enumerate(LEVEL_NAMES)])}\n{_choice('verdict', verdicts)}\n"
+        f"{_choice('level', [f'{i} {name}' for i, name in enumerate(levels.NAMES)])}\n{_choice('verdict', verdicts)}\n"
         '<output></output>\n</form>',
     ]
     for family, held in families.items():
@@ -384,9 +385,9 @@ def _choice(name: str, values: Sequence[str]) -> str:
 
 
 def _catalogue_row(e: Entry, methods: Mapping[str, MethodFile]) -> str:
-    plain = catalog.plain_name(e.name)
+    plain = plain_name(e.name)
     name = f'<a href="../methods/{plain}/">{escape(e.name)}</a>' if plain in methods else escape(e.name)
-    level = "" if e.level is None else f"{e.level} {LEVEL_NAMES[e.level]}"
+    level = "" if e.level is None else f"{e.level} {levels.NAMES[e.level]}"
     title = formula.line(e.title)
     return (f'<tr data-level="{level}" data-verdict="{e.verdict}"><td>'
             f'<h3 id="{plain}">{name} <span class="title">{title}</span></h3>'  # a heading: the search leads to the row
@@ -400,7 +401,7 @@ def levels_page(rows: Iterable[Entry]) -> str:
     body = "\n".join(
         f'<tr><td class="level"><a href="{name}/"><span class="badge level-{i}">{i} {name}</span></a></td>'
         f"<td>{formula.line(LEVELS[i][0])}</td><td>{formula.line(LEVELS[i][1])}</td><td>{counts[i]}</td></tr>"
-        for i, name in enumerate(LEVEL_NAMES))
+        for i, name in enumerate(levels.NAMES))
     return ("# Levels of evidence\n\nWhat is known of each method is computed from the files that exist, never typed "
             "in. A level needs the one below it.\n\n"
             f'<table class="index">\n{_head("level", "means", "proof", "rows")}\n<tbody>\n{body}\n</tbody>\n</table>\n')
@@ -409,7 +410,7 @@ def levels_page(rows: Iterable[Entry]) -> str:
 def level_page(level: int, rows: Iterable[Entry], methods: Mapping[str, MethodFile]) -> str:
     meaning, proof = LEVELS[level]
     held = sorted((e for e in rows if e.level == level), key=lambda e: (e.shelf, e.family, e.name))
-    parts = [f"---\ntitle: {level} {LEVEL_NAMES[level]}\n---", f"# Level {level}: {LEVEL_NAMES[level]}",
+    parts = [f"---\ntitle: {level} {levels.NAMES[level]}\n---", f"# Level {level}: {levels.NAMES[level]}",
              f"{meaning[0].upper()}{meaning[1:]}.", proof]
     if held:
         body = "\n".join(_level_row(e, methods) for e in held)
@@ -420,12 +421,12 @@ def level_page(level: int, rows: Iterable[Entry], methods: Mapping[str, MethodFi
         parts += ["## Rows", "None yet."]
     if level == 1:
         parts += ["## The conformance suite { data-search-exclude #the-conformance-suite }",
-                  f"`{catalog.CONFORMANCE.as_posix()}`", _code(ROOT / catalog.CONFORMANCE)]
+                  f"`{levels.CONFORMANCE.as_posix()}`", _code(ROOT / levels.CONFORMANCE)]
     return "\n\n".join(parts) + "\n"
 
 
 def _level_row(e: Entry, methods: Mapping[str, MethodFile]) -> str:
-    plain = catalog.plain_name(e.name)
+    plain = plain_name(e.name)
     address = f"../../methods/{plain}/" if plain in methods else f"../../catalogue/#{plain}"
     evidence = f" ({escape(e.evidence)})" if e.evidence else ""
     return (f'<tr><td class="name"><a href="{address}">{escape(e.name)}</a> </td>'

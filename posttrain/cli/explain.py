@@ -14,8 +14,9 @@ from posttrain.cli import equation
 from posttrain.cli.equation import LEGEND, Line
 from posttrain.cli.methods import level_name
 from posttrain.cli.options import Parser
-from posttrain.core import catalog
-from posttrain.core.catalog import Entry, MethodFile
+from posttrain.core import catalog, method_files
+from posttrain.core.catalog import Entry
+from posttrain.core.method_files import MethodFile, plain_name
 from posttrain.core.source import Field
 
 PIPE_WIDTH = 110
@@ -57,7 +58,7 @@ def _built(console: Console, row: Entry, method: MethodFile) -> None:
         console.print(Padding(told.summary, (1, 0, 0, 0)))
     if row.idea:
         console.print(Padding(row.idea, (1, 0, 0, 2)))
-    before = catalog.built().get(catalog.plain_name(method.citation.parent))
+    before = method_files.built().get(plain_name(method.citation.parent))
     now, then = equation.compare(told.equation, before.explanation.equation if before else "")
     if now:
         console.print()
@@ -82,9 +83,9 @@ def _built(console: Console, row: Entry, method: MethodFile) -> None:
 
 def command(method: MethodFile) -> str:
     """A run of the kind that it is shown for, on a task that every machine has."""
-    if method.home == "control" and method.shelf == catalog.CURRICULUM:
+    if method.home == "control" and method.shelf == method_files.CURRICULUM:
         return f"posttrain train td3-bc --task Pendulum-v1 --dataset DIR --curriculum {method.name}"
-    if method.shelf == catalog.CURRICULUM:
+    if method.shelf == method_files.CURRICULUM:
         return f"posttrain train grpo --curriculum {method.name} --policy smollm2-135m --task addition,word-problems"
     if method.home == "control":
         given = method.defaults("control")

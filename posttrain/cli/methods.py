@@ -10,8 +10,9 @@ from dataclasses import asdict
 from typing import Literal
 
 from posttrain.cli.options import Parser
-from posttrain.core import catalog
-from posttrain.core.catalog import LEVEL_NAMES, Entry
+from posttrain.core import catalog, levels
+from posttrain.core.catalog import Entry
+from posttrain.core.method_files import plain_name
 from posttrain.core.source import Field
 
 Verdict = Literal["foundation", "core", "recipe", "system", "reference", "out"]
@@ -54,7 +55,7 @@ def level_name(row: Entry) -> str:
     """`2 pinned`; a dash for a row that is not to be built."""
     if row.level is None:
         return "–"
-    return f"{row.level} {LEVEL_NAMES[row.level]}" + (f": {row.evidence}" if row.evidence else "")
+    return f"{row.level} {levels.NAMES[row.level]}" + (f": {row.evidence}" if row.evidence else "")
 
 
 def print_table(rows: Sequence[Entry]) -> None:
@@ -96,7 +97,7 @@ def tree(rows: Iterable[Entry]) -> list[str]:
     shown = {e.name: e for e in rows if e.file}
     children: dict[str, list[str]] = {}
     for name, e in shown.items():
-        children.setdefault(catalog.plain_name(e.parent), []).append(name)
+        children.setdefault(plain_name(e.parent), []).append(name)
     roots = sorted({p for p in children if p and p not in shown} | set(children.get("", [])))
     lines: list[str] = []
     for root in roots:

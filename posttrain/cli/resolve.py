@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from posttrain.core import catalog
 from posttrain.core.errors import UserError, nearest
+from posttrain.core.method_files import plain_name
 from posttrain.core.told import read_config
 from posttrain.train.config import Config, LanguageConfig
 from posttrain.train.kinds import KINDS, Kind, brought, kind_of
@@ -62,7 +63,7 @@ def resolve(name: str, given: Mapping[str, Any]) -> Plan:
     curriculum = curriculum_of(chooser, {k: v for k, v in given.items() if k in choosing})
     chosen = {k: v for k, v in given.items() if k in options}
     if chooser:
-        chosen["curriculum"] = catalog.plain_name(chooser)
+        chosen["curriculum"] = plain_name(chooser)
     config = kind.config(**chosen)  # what the user gave is refused before a task is loaded
     if isinstance(config, LanguageConfig):
         task = _task(config)

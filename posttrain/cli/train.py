@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from posttrain.cli.options import Parser
-from posttrain.core import catalog, source
+from posttrain.core import catalog, method_files, source
 from posttrain.core.errors import UserError
 from posttrain.train.config import Config
 from posttrain.train.kinds import KINDS, kind_of
@@ -80,7 +80,7 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def make_parser(method: catalog.MethodFile | None, curriculum: catalog.MethodFile | None = None,
+def make_parser(method: method_files.MethodFile | None, curriculum: method_files.MethodFile | None = None,
                 kind: str = "") -> Parser:
     """The parser of `posttrain train` for a kind of policy, with the options of one method and one curriculum.
 
@@ -120,13 +120,13 @@ def config_groups(kind: str) -> dict[str, list[source.Field]]:
     groups: dict[str, dict[str, source.Field]] = {heading: {} for heading in HEADINGS}
     heading, home = RUN, dict[str, str]()
     for class_name in [each.__name__ for each in reversed(KINDS[kind].config.__mro__) if issubclass(each, Config)]:
-        for field in source.fields(catalog.PACKAGE / "train" / "config.py", class_name):
+        for field in source.fields(method_files.PACKAGE / "train" / "config.py", class_name):
             heading = GROUPS.get(field.name, heading)
             groups[home.setdefault(field.name, heading)][field.name] = field
     return {name: list(fields.values()) for name, fields in groups.items() if fields}
 
 
-def _examples(method: catalog.MethodFile | None, kind: str, policy: str) -> list[str]:
+def _examples(method: method_files.MethodFile | None, kind: str, policy: str) -> list[str]:
     name = method.spec if method else "grpo"
     if kind == "control":
         task = "CartPole-v1" if policy in ("", "categorical") else "Pendulum-v1"

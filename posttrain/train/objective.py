@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.core import Method
-from posttrain.core.catalog import MethodFile
+from posttrain.core.method_files import MethodFile
 from posttrain.core.source import show
 from posttrain.train.config import Config
 from posttrain.train.setting import Setting

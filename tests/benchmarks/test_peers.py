@@ -10,7 +10,7 @@ from peers import compare, ours, own, report
 from peers.compare import Cause, Finding, Row, difference, findings
 from peers.draw import CUT, HOLES, draw
 
-from posttrain.core import catalog
+from posttrain.core import method_files
 
 
 def tensor(*values):
@@ -110,7 +110,7 @@ def test_what_falls_on_padding_is_seen():
 
 
 def test_every_method_named_is_in_the_catalogue():
-    assert {name.replace("_", "-") for name in own.NAMES + own.PAIRED} <= set(catalog.methods())
+    assert {name.replace("_", "-") for name in own.NAMES + own.PAIRED} <= set(method_files.methods())
 
 
 # -------------------- the page

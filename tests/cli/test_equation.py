@@ -8,11 +8,12 @@ import pytest
 
 from posttrain.cli import equation
 from posttrain.cli.equation import Line
-from posttrain.core import catalog
+from posttrain.core import method_files
+from posttrain.core.method_files import plain_name
 from posttrain.core.source import Field
 
-BUILT = [(child, catalog.methods()[parent]) for child in catalog.methods().values()
-         if (parent := catalog.plain_name(child.citation.parent)) in catalog.methods()]
+BUILT = [(child, method_files.methods()[parent]) for child in method_files.methods().values()
+         if (parent := plain_name(child.citation.parent)) in method_files.methods()]
 
 
 def differing(line: Line) -> list[str]:
@@ -69,7 +70,7 @@ def test_formulas_with_little_in_common_differ_from_the_first_difference_on() ->
 
 
 @pytest.mark.parametrize(("child", "parent"), BUILT, ids=[child.name for child, _ in BUILT])
-def test_marks_keep_every_method_readable(child: catalog.MethodFile, parent: catalog.MethodFile) -> None:
+def test_marks_keep_every_method_readable(child: method_files.MethodFile, parent: method_files.MethodFile) -> None:
     """No text is lost, parts lie within their line, and what is unmarked in the child is the parent's or its own."""
     for told, side in zip((child, parent), equation.compare(child.explanation.equation, parent.explanation.equation),
                           strict=True):

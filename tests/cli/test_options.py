@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from posttrain.cli.options import Parser
 from posttrain.cli.train import _method_name, _resumed_folder, make_parser
-from posttrain.core import catalog
+from posttrain.core import catalog, method_files
 from posttrain.core.errors import UserError
 from posttrain.core.source import Field, parse
 from posttrain.core.types import Count, Fraction
@@ -59,7 +59,7 @@ def test_refuse(words: list[str], line: str) -> None:
 
 
 def test_every_option_of_every_method_is_offered_with_help() -> None:
-    for name in catalog.methods():
+    for name in method_files.methods():
         text = make_parser(catalog.find(name)).format_help()
         for field in catalog.find(name).fields:
             assert f"{field.flag} " in text
@@ -139,7 +139,7 @@ def test_help_of_a_kind_has_the_defaults_that_hold_there() -> None:
 
 
 def test_defaults_of_a_kind_are_read_as_the_class_states_them() -> None:
-    found = {name: dict(method.defaults("control")) for name, method in catalog.methods().items()}
+    found = {name: dict(method.defaults("control")) for name, method in method_files.methods().items()}
     assert sum(map(bool, found.values())) >= 3
     for name, told in found.items():
         if told:
@@ -149,6 +149,6 @@ def test_defaults_of_a_kind_are_read_as_the_class_states_them() -> None:
 def test_help_without_a_task_is_of_the_kind_that_the_method_trains() -> None:
     assert "width" in make_parser(catalog.find("sac")).declared
     assert "prompts" in make_parser(catalog.find("ppo")).declared
-    for name, method in catalog.methods().items():
+    for name, method in method_files.methods().items():
         made = catalog.make(name)
         assert method.home == (made.kinds or ("control" if made.learns_from == "transitions" else "language",))[0]

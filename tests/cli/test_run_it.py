@@ -6,7 +6,7 @@ import pytest
 
 from posttrain.cli.explain import command
 from posttrain.cli.resolve import resolve
-from posttrain.core import catalog
+from posttrain.core import catalog, method_files
 from posttrain.rollout.environments import check_costs, make, spaces_of
 from posttrain.train.control_checks import check_teacher, policy_of, source_of
 
@@ -36,7 +36,7 @@ def test_without_policy_and_task_a_run_is_of_that_kind() -> None:
 
 
 def test_every_control_method_takes_its_own_command() -> None:
-    for name, found in catalog.methods().items():
+    for name, found in method_files.methods().items():
         if found.home == "control":
             words = command(found).split()
             given = dict(zip((w.removeprefix("--").replace("-", "_") for w in words[3::2]), words[4::2], strict=True))

@@ -10,11 +10,12 @@ from zipfile import ZipFile
 
 import pytest
 
-from posttrain.core import catalog, source
+from posttrain.core import catalog, levels, method_files, source
 from posttrain.core.errors import UserError
+from posttrain.core.method_files import plain_name
 from posttrain.train.kinds import KINDS
 
-GRPO = catalog.PACKAGE / "methods" / "groups" / "grpo.py"
+GRPO = method_files.PACKAGE / "methods" / "groups" / "grpo.py"
 
 SMALL = '''"""Half: GRPO with half the clip range.
 
@@ -79,7 +80,7 @@ def test_citation_and_text_of_grpo() -> None:
 
 
 def test_inheritance_across_files(small: Path) -> None:
-    fields = {f.name: f for f in catalog.MethodFile(small, "Half").fields}
+    fields = {f.name: f for f in method_files.MethodFile(small, "Half").fields}
     # Its own two first, then GRPO's other two, then Method's two; its own default wins.
     assert list(fields) == ["clip_low", "sharpness", "clip_high", "kl_coef", "epochs", "minibatches"]
     assert fields["clip_low"].default == 0.1
@@ -87,13 +88,13 @@ def test_inheritance_across_files(small: Path) -> None:
 
 
 def test_function_of_settings(small: Path) -> None:
-    clip, name = catalog.MethodFile(small, "quarter").fields
+    clip, name = method_files.MethodFile(small, "quarter").fields
     assert (clip.name, clip.default, clip.symbol, clip.source) == ("clip", 0.05, "ε", "guessed")
     assert (name.default, name.comment) == ("x", "")
 
 
 def test_docstring_parts(small: Path) -> None:
-    told = catalog.MethodFile(small, "Half").explanation
+    told = method_files.MethodFile(small, "Half").explanation
     assert told.equation == "    L = half of it\n\n    z = 2"
     assert told.new == "What is new."
     assert told.deviations == "none\nthat matter."
@@ -104,7 +105,7 @@ def test_code_lines(small: Path) -> None:
     assert source.code_lines(small) == 7
 
 
-@pytest.mark.parametrize("name", catalog.methods())
+@pytest.mark.parametrize("name", method_files.methods())
 def test_files_agree_with_their_classes(name: str) -> None:
     found, made = catalog.find(name), catalog.load(name)
     if isinstance(made, type) and dataclasses.is_dataclass(made):
@@ -115,31 +116,31 @@ def test_files_agree_with_their_classes(name: str) -> None:
 
 
 def test_stems_are_unique_and_every_method_file_defines_its_method() -> None:
-    files = [p for p in (catalog.PACKAGE / "methods").glob("*/*.py") if not p.stem.startswith("_")]
-    assert len(catalog.methods()) == len(files)
+    files = [p for p in (method_files.PACKAGE / "methods").glob("*/*.py") if not p.stem.startswith("_")]
+    assert len(method_files.methods()) == len(files)
 
 
 def test_no_hyperparameter_hides_an_option() -> None:
     options = {f.name for kind in KINDS.values() for f in dataclasses.fields(kind.config)}
-    for found in catalog.built().values():
+    for found in method_files.built().values():
         assert not options & {f.name for f in found.fields}, found.name
 
 
 def test_no_hyperparameter_of_a_curriculum_is_one_of_a_method() -> None:
-    of_methods = {f.name for found in catalog.methods().values() for f in found.fields}
-    for found in catalog.curricula().values():
+    of_methods = {f.name for found in method_files.methods().values() for f in found.fields}
+    for found in method_files.curricula().values():
         assert not of_methods & {f.name for f in found.fields}, found.name
 
 
 def test_curricula_are_found_and_listed() -> None:
-    files = [p for p in (catalog.PACKAGE / "data" / "curriculum").glob("*.py") if not p.stem.startswith("_")]
-    assert len(catalog.curricula()) == len(files) >= 6
+    files = [p for p in (method_files.PACKAGE / "data" / "curriculum").glob("*.py") if not p.stem.startswith("_")]
+    assert len(method_files.curricula()) == len(files) >= 6
     row = catalog.entry("knapsack_rl")
     assert (row.name, row.shelf, row.level) == ("knapsack-rl", "curriculum", 2)
     assert row.file == "posttrain/data/curriculum/knapsack_rl.py"
     assert row in catalog.entries()
     assert [f.name for f in catalog.find_curriculum("knapsack-rl").own_fields][-1] == "pool"
-    assert not set(catalog.curricula()) & set(catalog.methods())
+    assert not set(method_files.curricula()) & set(method_files.methods())
     with pytest.raises(UserError, match="method = 'sec': a curriculum, which a method takes as --curriculum sec"):
         catalog.find("sec")
     with pytest.raises(UserError, match="curriculum = 'grpo': no such curriculum"):
@@ -151,11 +152,11 @@ def test_curricula_are_found_and_listed() -> None:
 def test_a_paper_of_two_methods_stands_where_the_lesser_one_does(tmp_path: Path) -> None:
     tests = tmp_path / "tests" / "methods" / "groups"
     tests.mkdir(parents=True)
-    (tmp_path / catalog.CONFORMANCE).touch()
+    (tmp_path / levels.CONFORMANCE).touch()
     (tests / "test_clip_cov.py").touch()
-    assert catalog.compute_levels(tmp_path)["clip-cov-kl-cov"] == {"level": 1}
+    assert levels.compute(tmp_path)["clip-cov-kl-cov"] == {"level": 1}
     (tests / "test_kl_cov.py").touch()
-    assert catalog.compute_levels(tmp_path)["clip-cov-kl-cov"] == {"level": 2}
+    assert levels.compute(tmp_path)["clip-cov-kl-cov"] == {"level": 2}
     row = catalog.entry("clip-cov-kl-cov")
     assert row.file == "posttrain/methods/groups/clip_cov.py, posttrain/methods/groups/kl_cov.py"
     assert (row.level, row.verdict, row.shelf) == (2, "core", "groups")
@@ -178,28 +179,28 @@ def test_levels_follow_from_files(tmp_path: Path) -> None:
     (tests / "test_grpo.py").touch()
     evidence = tmp_path / "evidence"
     evidence.mkdir()
-    assert catalog.compute_levels(tmp_path) == {}  # no conformance suite: nothing is shown to run
-    (tmp_path / catalog.CONFORMANCE).touch()
-    assert catalog.compute_levels(tmp_path)["grpo"] == {"level": 2}
+    assert levels.compute(tmp_path) == {}  # no conformance suite: nothing is shown to run
+    (tmp_path / levels.CONFORMANCE).touch()
+    assert levels.compute(tmp_path)["grpo"] == {"level": 2}
     (evidence / "grpo.json").write_text('{"seeds": 5}')
-    assert catalog.compute_levels(tmp_path)["grpo"] == {"level": 2}  # no verdict in it
+    assert levels.compute(tmp_path)["grpo"] == {"level": 2}  # no verdict in it
     (evidence / "grpo.json").write_text('{"verdict": "inconclusive"}')
-    assert catalog.compute_levels(tmp_path)["grpo"] == {"level": 3, "evidence": "inconclusive"}
-    assert "sec" not in catalog.compute_levels(tmp_path)  # their suite is not there
+    assert levels.compute(tmp_path)["grpo"] == {"level": 3, "evidence": "inconclusive"}
+    assert "sec" not in levels.compute(tmp_path)  # their suite is not there
     (tmp_path / "tests" / "test_every_curriculum.py").touch()
-    assert catalog.compute_levels(tmp_path)["sec"] == {"level": 1}
+    assert levels.compute(tmp_path)["sec"] == {"level": 1}
     (tests / "test_grpo.py").unlink()
-    assert catalog.compute_levels(tmp_path)["grpo"] == {"level": 1}  # evidence does not stand in for the test
+    assert levels.compute(tmp_path)["grpo"] == {"level": 1}  # evidence does not stand in for the test
 
 
 def test_a_wheel_knows_the_levels(tmp_path: Path) -> None:
     """Nobody types or commits them: a checkout computes them, and building a wheel writes them into it."""
     from hatchling.builders.wheel import WheelBuilder
 
-    [wheel] = WheelBuilder(str(catalog.PACKAGE.parent)).build(directory=str(tmp_path), versions=["standard"])
+    [wheel] = WheelBuilder(str(method_files.PACKAGE.parent)).build(directory=str(tmp_path), versions=["standard"])
     with ZipFile(wheel) as held:
         told = json.loads(held.read("posttrain/core/levels.json"))
-    assert told == catalog.compute_levels(catalog.PACKAGE.parent)
+    assert told == levels.compute(method_files.PACKAGE.parent)
     assert told["grpo"]["level"] >= 2
 
 
@@ -209,9 +210,9 @@ def test_only_rows_to_be_built_have_a_level() -> None:
 
 
 def test_a_paper_with_a_file_is_one_row() -> None:
-    names = [catalog.plain_name(e.name) for e in catalog.entries()]
+    names = [plain_name(e.name) for e in catalog.entries()]
     assert len(names) == len(set(names))
-    assert set(catalog.built()) <= set(names)
+    assert set(method_files.built()) <= set(names)
 
 
 @pytest.mark.parametrize(("typed", "line"), [
@@ -227,7 +228,7 @@ def test_wrong_method(typed: str, line: str) -> None:
 @pytest.mark.parametrize("typed", ["grpo", "GRPO", " grpo "])
 def test_spelling(typed: str) -> None:
     assert catalog.find(typed).path == GRPO
-    assert catalog.plain_name("Qwen2.5_Math") == "qwen2-5-math"
+    assert plain_name("Qwen2.5_Math") == "qwen2-5-math"
 
 
 def test_make() -> None:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from generator import pages, tree
 from generator.tree import Node
 
-from posttrain.core import catalog
+from posttrain.core import method_files
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -56,7 +56,7 @@ def test_no_boxes_overlap_in_the_tree_of_all_methods() -> None:
         for a, b, c, d in boxes[:i]:
             assert x >= a + c or a >= x + w or y >= b + d or b >= y + h
     links = [a.attrib["href"] for a in root.iter(f"{SVG}a")]
-    assert {f"../methods/{name}/" for name in catalog.methods()} <= set(links)
+    assert {f"../methods/{name}/" for name in method_files.methods()} <= set(links)
     assert len(links) == len(set(links))
 
 

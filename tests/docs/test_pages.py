@@ -15,7 +15,8 @@ import pytest
 from generator import formula, pages
 
 from posttrain.cli import equation
-from posttrain.core import catalog
+from posttrain.core import catalog, levels, method_files
+from posttrain.core.method_files import plain_name
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = pages.documented()
@@ -44,9 +45,9 @@ def section(name: str, heading: str) -> str:
 def test_a_page_for_every_method_file_and_for_nothing_else() -> None:
     written = {uri.removeprefix("methods/").removesuffix(".md") for uri in BUILT.pages if uri.startswith("methods/")}
     assert written - {"index"} == set(METHODS)
-    assert set(catalog.methods()) <= set(METHODS)
+    assert set(method_files.methods()) <= set(METHODS)
     assert all(method.path.is_file() for method in METHODS.values())
-    missing = {catalog.plain_name(e.name) for e in catalog.entries() if not e.file} - set(METHODS)
+    missing = {plain_name(e.name) for e in catalog.entries() if not e.file} - set(METHODS)
     assert missing
     assert not missing & written
 
@@ -81,15 +82,15 @@ def test_the_page_shows_the_parent_proof_and_file(name: str) -> None:
     assert f"{method.code_lines} lines of code" in page(name)
     for test in pages.own_tests(method):
         assert test.read_text(encoding="utf-8").rstrip() in whole
-    parent = METHODS.get(catalog.plain_name(method.citation.parent))
+    parent = METHODS.get(plain_name(method.citation.parent))
     if parent and parent.explanation.equation and method.explanation.equation:
         versus = page(name).partition('<div class="versus">')[2].partition("</div>")[0]
         above, _, below = versus.partition(f"<strong>{name}</strong>")
         for told, shown in ((parent, above), (method, below)):
             assert all(" ".join(line.split()) in text(shown) for line in equation.lines(told.explanation.equation))
-    if name in catalog.methods():
+    if name in method_files.methods():
         assert f"posttrain train {name} " in page(name)
-        assert catalog.LEVEL_NAMES[catalog.entry(name).level or 0] in section(name, "Evidence")
+        assert levels.NAMES[catalog.entry(name).level or 0] in section(name, "Evidence")
 
 
 def test_marks_of_the_difference() -> None:
@@ -99,10 +100,10 @@ def test_marks_of_the_difference() -> None:
 
 
 def test_a_missing_parent_is_named_and_not_linked_to_a_page() -> None:
-    lone = [m for m in METHODS.values() if m.citation.parent and catalog.plain_name(m.citation.parent) not in METHODS]
+    lone = [m for m in METHODS.values() if m.citation.parent and plain_name(m.citation.parent) not in METHODS]
     for method in lone:
         assert "has no file of its own here yet" in page(method.name)
-        assert f'href="../{catalog.plain_name(method.citation.parent)}/"' not in page(method.name)
+        assert f'href="../{plain_name(method.citation.parent)}/"' not in page(method.name)
 
 
 def test_the_catalogue_has_a_row_for_every_paper_and_method() -> None:
@@ -111,13 +112,13 @@ def test_the_catalogue_has_a_row_for_every_paper_and_method() -> None:
     told = {name: (level, verdict) for level, verdict, name in rows}
     assert len(told) == len(rows)
     for e in catalog.entries():
-        level = "" if e.level is None else f"{e.level} {catalog.LEVEL_NAMES[e.level]}"
-        assert told.pop(catalog.plain_name(e.name)) == (level, e.verdict)
+        level = "" if e.level is None else f"{e.level} {levels.NAMES[e.level]}"
+        assert told.pop(plain_name(e.name)) == (level, e.verdict)
     assert told == {}
 
 
 def test_every_level_lists_its_rows() -> None:
-    for level, name in enumerate(catalog.LEVEL_NAMES):
+    for level, name in enumerate(levels.NAMES):
         told = BUILT.pages[f"levels/{name}.md"]
         listed = re.findall(r'<td class="name"><a href="[^"]+">([^<]+)</a>', told)
         assert sorted(listed) == sorted(e.name for e in catalog.entries() if e.level == level)
@@ -217,6 +218,6 @@ def test_search_finds_methods_and_planned_papers(built: Path) -> None:
         assert f"methods/{name}/#the-file" not in places  # the source would drown what is said of it
     assert "pipeline" in places["levels/pinned/"]
     for e in catalog.entries():
-        assert e.name in places[f"catalogue/#{catalog.plain_name(e.name)}"]
+        assert e.name in places[f"catalogue/#{plain_name(e.name)}"]
     assert "Semantic Entropy Enhanced" in places["catalogue/#seed-grpo"]
     assert "answers scatter" in places["catalogue/#seed-grpo"]

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import posttrain
-from posttrain.core import Groups, catalog
+from posttrain.core import Groups, catalog, method_files
 from posttrain.core.errors import UserError
 from posttrain.data.steps import Steps
 from posttrain.policies import control
@@ -188,7 +188,7 @@ def test_an_environment_that_fails_is_told_as_its_own_failure(tmp_path: Path) ->
 
 def test_defaults_of_a_kind_are_options_that_exist() -> None:
     fields = set(ControlConfig.__dataclass_fields__)
-    for name, found in catalog.methods().items():
+    for name, found in method_files.methods().items():
         for given in catalog.make(name).defaults.get("control", {}):
             assert given in fields | {f.name for f in found.fields}, (name, given)
 

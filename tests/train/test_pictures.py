@@ -15,8 +15,9 @@ pytest.importorskip("sklearn")
 
 import posttrain
 from posttrain.cli.resolve import resolve
-from posttrain.core import catalog
+from posttrain.core import catalog, method_files
 from posttrain.core.errors import UserError
+from posttrain.core.method_files import methods
 from posttrain.policies import digits
 from posttrain.train.config import PictureConfig
 from posttrain.train.display import Display
@@ -138,13 +139,13 @@ def test_what_cannot_be_is_one_line(name: str, given: dict[str, Any], message: s
 
 
 def test_methods_that_ask_for_a_fit_say_so() -> None:
-    of_pictures = {name: method for name in catalog.methods() if "pictures" in (method := catalog.make(name)).kinds}
+    of_pictures = {name: method for name in methods() if "pictures" in (method := catalog.make(name)).kinds}
     asks = {name for name, method in of_pictures.items() if ".fit(" in inspect.getsource(type(method))}
     assert asks == {name for name, method in of_pictures.items() if method.fits} >= {"awm", "diffusion-dpo"}
 
 
 def test_defaults_of_the_kind_are_options_that_exist() -> None:
     fields = set(PictureConfig.__dataclass_fields__)
-    for name, found in catalog.methods().items():
+    for name, found in method_files.methods().items():
         for given in catalog.make(name).defaults.get("pictures", {}):
             assert given in fields | {f.name for f in found.fields}, (name, given)
