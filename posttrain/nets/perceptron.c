@@ -53,20 +53,20 @@ static inline float hyperbolic_tangent(float x) {  // (1 − e^−2|x|) / (1 + e
     return z < 0.04f ? near : far;
 }
 
-static void activate(I n, int activation, float *y) {
-    if (activation == RELU) for (I j = 0; j < n; j++) y[j] = y[j] > 0 ? y[j] : 0;
+static void activate(I n, int activation, float *y) {  // what is not a number stays none
+    if (activation == RELU) for (I j = 0; j < n; j++) y[j] = y[j] <= 0 ? 0 : y[j];
     if (activation == TANH) for (I j = 0; j < n; j++) y[j] = hyperbolic_tangent(y[j]);
     if (activation == ELU) for (I j = 0; j < n; j++) {
         float below = exponential(y[j] < 0 ? y[j] : 0) - 1;
-        y[j] = y[j] > 0 ? y[j] : below;
+        y[j] = y[j] <= 0 ? below : y[j];
     }
 }
 
 // g times the slope of the activation that said y
 static void slope(I n, int activation, const float *y, float *g) {
-    if (activation == RELU) for (I j = 0; j < n; j++) g[j] = y[j] > 0 ? g[j] : 0;
+    if (activation == RELU) for (I j = 0; j < n; j++) g[j] = y[j] <= 0 ? 0 : g[j];
     if (activation == TANH) for (I j = 0; j < n; j++) g[j] *= 1 - y[j] * y[j];
-    if (activation == ELU) for (I j = 0; j < n; j++) g[j] *= y[j] > 0 ? 1 : y[j] + 1;
+    if (activation == ELU) for (I j = 0; j < n; j++) g[j] *= y[j] <= 0 ? y[j] + 1 : 1;
 }
 
 typedef struct {  // what becomes of a product before it is kept

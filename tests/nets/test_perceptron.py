@@ -117,6 +117,17 @@ def test_tanh_is_near_to_a_rounding_everywhere() -> None:
     assert ((found - expected).abs() <= 2e-6 * expected.abs()).all()
 
 
+@pytest.mark.parametrize("activation", KINDS)
+def test_what_is_not_a_number_is_not_hidden(activation: str) -> None:
+    """Neither in a row's result nor in the gradient to the weights; other rows keep theirs."""
+    x = normal(20, 5)
+    x[3, 2] = float("nan")
+    said, dx, *rest = learnt(x, made([5, 33, 40, 2], 0), torch.ones(1, 20, 2), activation, own=True)
+    assert said[0].isnan().any(1).tolist() == [row == 3 for row in range(20)]
+    assert rest[0].isnan().any()
+    assert not dx[4].isnan().any()
+
+
 def test_a_gradient_has_a_gradient() -> None:
     """A penalty on the slope: d/dW of |dy/dx|², as torch's own operations have it."""
     pairs, x = made([5, 33, 1], 2), normal(20, 5).requires_grad_()
