@@ -20,7 +20,8 @@ from posttrain.home import home
 from posttrain.nets.architecture import Architecture
 from posttrain.nets.precision import cpu_flags
 
-SOURCE, *INCLUDED = (Path(__file__).with_name(name) for name in ("kernels.c", "tiles.c", "attention.c"))
+SOURCE, *INCLUDED = (Path(__file__).with_name(name)
+                     for name in ("kernels.c", "exponential.h", "tiles.c", "attention.c"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math",
          "-fassociative-math", "-fno-signed-zeros", "-ffp-contract=fast")
 COMPILE_SECONDS = 60  # most that it may take; two are usual

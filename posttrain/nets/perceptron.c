@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "exponential.h"
+
 typedef int64_t I;
 
 #if defined(__AVX512F__)
@@ -32,20 +34,6 @@ typedef float U __attribute__((vector_size(4 * LANES), aligned(4)));  // whereve
 typedef int32_t N __attribute__((vector_size(4 * LANES)));
 
 enum { NONE, RELU, TANH, ELU };
-
-// e^x to 2e-7 of itself for x ≤ 0, as in kernels.c
-static inline float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    float n = rintf(x * 1.44269504f), r = x - n * 0.693359375f + n * 2.12194440e-4f, p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    int32_t bits = ((int32_t)n + 127) << 23;
-    float power; memcpy(&power, &bits, 4);
-    return (p * r * r + r + 1.0f) * power;
-}
 
 static inline float hyperbolic_tangent(float x) {  // (1 − e^−2|x|) / (1 + e^−2|x|); x − x³/3 + 2x⁵/15 near 0
     float z = fabsf(x), e = exponential(-2 * z), s = x * x;
