@@ -1,9 +1,10 @@
 // Perceptrons in fp32, forwards and backwards, one call each; compiled by perceptron.py.
 //
-// An ensemble goes through member by member, so that all that one member needs stays in the processor's own cache.  One
-// product serves layers, their gradients and their weights': C = A B, whatever way A and B lie.  B goes through in panels of WIDE columns, packed so
-// that its rows follow each other; a panel stays in the processor's own cache while A's rows pass, ROWS at a time, whose
-// sums stay in registers.  Each sum is taken in order, so a row's numbers do not depend on what other rows there are.
+// An ensemble goes through member by member, so that all that one member needs stays in the processor's own cache.
+// One product serves layers, their gradients and their weights': C = A B, whatever way A and B lie.  B goes through in
+// panels of WIDE columns, packed so that its rows follow each other; a panel stays in that cache while A's rows pass,
+// ROWS at a time, whose sums stay in registers.  Each sum is taken in an order that its length alone decides, so a
+// row's numbers do not depend on what other rows there are.
 
 #include <math.h>
 #include <omp.h>
@@ -27,6 +28,7 @@ typedef int64_t I;
 #endif
 #define WIDE (2 * LANES)
 #define SPAN (40 * ROWS)  // rows that one thread takes at a time
+#define CHUNK 512         // numbers of each sum that are taken at a time
 #define WORTH 500000      // multiplications for which threads are woken
 
 typedef float V __attribute__((vector_size(4 * LANES)));
@@ -58,6 +60,7 @@ static void slope(I n, int activation, const float *y, float *g) {
 }
 
 typedef struct {  // what becomes of a product before it is kept
+    int adds;           // to what is there already
     const float *bias;  // to be added to each row, or null
     const float *said;  // what an activation said, in the product's own shape, by whose slope it is multiplied; or null
     int activation;     // of `said`, or of the product itself where there is none
@@ -105,8 +108,9 @@ static void past(I rows, I inner, I width, const float *a, I row, I column, cons
         }
         for (I r = 0; r < count; r++) {
             float *to = c + (first + r) * step;
-            if (after->bias) for (I j = 0; j < width; j++) to[j] = sums[r][j] + after->bias[j];
+            if (after->adds) for (I j = 0; j < width; j++) to[j] += sums[r][j];
             else memcpy(to, sums[r], width * sizeof *to);
+            if (after->bias) for (I j = 0; j < width; j++) to[j] += after->bias[j];
             if (after->said) slope(width, after->activation, after->said + (first + r) * step, to);
             else activate(width, after->activation, to);
         }
@@ -151,30 +155,40 @@ static void pack(I inner, I width, const float *b, I row, I column, float *panel
 
 typedef struct { const float *at; I row, column; } Matrix;  // its numbers lie so far apart
 
-// C [rows, width] = A [rows, inner] B [inner, width], and what comes after; C's rows follow each other
+// C [rows, width] = A [rows, inner] B [inner, width], and what comes after; C's rows follow each other.  Long sums go in
+// chunks, and many rows in spans, so that what of A is in use stays in the cache while all panels pass.
 static void product(I rows, I inner, I width, Matrix a, Matrix b, After after, float *c) {
-    I panels = (width + WIDE - 1) / WIDE, spans = (rows + SPAN - 1) / SPAN;
-    #pragma omp parallel if (rows * inner * width > WORTH)
-    {
-        float *panel = aligned_alloc(64, (inner ? inner : 1) * WIDE * sizeof *panel);
-        #pragma omp for collapse(2)
-        for (I p = 0; p < panels; p++) for (I s = 0; s < spans; s++) {
-            I n = p * WIDE, first = s * SPAN, at = first * width + n;
-            I columns = width - n < WIDE ? width - n : WIDE, count = rows - first < SPAN ? rows - first : SPAN;
-            After here = {after.bias ? after.bias + n : 0, after.said ? after.said + at : 0, after.activation};
-            const float *lies = b.at + n * b.column;
-            I beside = b.row, whole = b.column == 1 && columns == WIDE;
-            if (!whole || count > ROWS) pack(inner, columns, lies, b.row, b.column, panel), lies = panel, beside = WIDE;
-            past(count, inner, columns, a.at + first * a.row, a.row, a.column, lies, beside, &here, c + at, width);
+    I panels = (width + WIDE - 1) / WIDE, spans = (rows + SPAN - 1) / SPAN, last = (inner - 1) / CHUNK;
+    for (I part = 0; part <= last; part++) {
+        I from = part * CHUNK, taken = part < last ? CHUNK : inner - from;
+        #pragma omp parallel if (rows * taken * width > WORTH)
+        {
+            float *panel = aligned_alloc(64, taken * WIDE * sizeof *panel);
+            #pragma omp for collapse(2)
+            for (I s = 0; s < spans; s++) for (I p = 0; p < panels; p++) {
+                I n = p * WIDE, first = s * SPAN, at = first * width + n;
+                I columns = width - n < WIDE ? width - n : WIDE, count = rows - first < SPAN ? rows - first : SPAN;
+                After here = {part > 0, 0, 0, NONE};
+                if (part == last) here = (After){part > 0, after.bias ? after.bias + n : 0,
+                                                 after.said ? after.said + at : 0, after.activation};
+                const float *lies = b.at + from * b.row + n * b.column;
+                I beside = b.row, whole = b.column == 1 && columns == WIDE;
+                if (!whole || count > ROWS) {
+                    pack(taken, columns, lies, b.row, b.column, panel);
+                    lies = panel, beside = WIDE;
+                }
+                past(count, taken, columns, a.at + first * a.row + from * a.column, a.row, a.column, lies, beside,
+                     &here, c + at, width);
+            }
+            free(panel);
         }
-        free(panel);
     }
 }
 
 // y [rows, out] = activation(x W + b)
 static void layer(I rows, I in, I out, const float *x, const float *w, const float *b, I activation, float *y) {
     if (out > 1) {
-        product(rows, in, out, (Matrix){x, in, 1}, (Matrix){w, out, 1}, (After){b, 0, activation}, y);
+        product(rows, in, out, (Matrix){x, in, 1}, (Matrix){w, out, 1}, (After){0, b, 0, activation}, y);
         return;
     }
     for (I i = 0; i < rows; i++) {
@@ -190,7 +204,8 @@ static void layer(I rows, I in, I out, const float *x, const float *w, const flo
 static void layer_back(I rows, I in, I out, const float *g, const float *w, const float *said, I activation,
                        float *dx) {
     if (out > 1) {
-        product(rows, out, in, (Matrix){g, out, 1}, (Matrix){w, 1, out}, (After){0, said, said ? activation : NONE}, dx);
+        product(rows, out, in, (Matrix){g, out, 1}, (Matrix){w, 1, out},
+                (After){0, 0, said, said ? activation : NONE}, dx);
         return;
     }
     for (I i = 0; i < rows; i++) {

@@ -74,11 +74,11 @@ def test_two_layers_by_hand() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(rows=st.sampled_from([1, 2, 11, 12, 13, 40, 481, 700]), members=st.integers(0, 3), alike=st.booleans(),
-       sizes=st.lists(st.sampled_from([1, 2, 7, 15, 16, 17, 31, 32, 33, 50, 65]), min_size=2, max_size=4),
+       sizes=st.lists(st.sampled_from([1, 2, 7, 15, 16, 17, 31, 32, 33, 50, 65, 513]), min_size=2, max_size=4),
        activation=st.sampled_from(KINDS))
 def test_values_and_gradients_are_those_of_torch_in_float64(rows: int, members: int, alike: bool, sizes: list[int],
                                                             activation: str) -> None:
-    """Rows by twelves and beyond what a thread takes; sizes that fill panels, exceed them and are one."""
+    """Rows by twelves and beyond what a thread takes; sizes that fill panels and chunks, exceed them and are one."""
     shape = (rows, sizes[0]) if alike or not members else (members, rows, sizes[0])
     x, pairs, weight = normal(*shape), made(sizes, members), normal(max(members, 1), rows, sizes[-1], seed=2)
     found = learnt(x, pairs, weight, activation, own=True)
@@ -90,7 +90,7 @@ def test_values_and_gradients_are_those_of_torch_in_float64(rows: int, members: 
 
 @pytest.mark.parametrize("activation", KINDS)
 def test_a_row_says_the_same_in_whatever_company(activation: str) -> None:
-    net, x = MLP([17, 100, 64, 6], activation, torch.Generator().manual_seed(3), 1.0), normal(600, 17)
+    net, x = MLP([17, 1100, 64, 6], activation, torch.Generator().manual_seed(3), 1.0), normal(600, 17)
     with torch.no_grad():
         whole = net(x)
         for first, count in ((0, 1), (5, 2), (7, 12), (100, 13), (300, 300)):
