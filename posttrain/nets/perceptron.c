@@ -231,21 +231,18 @@ static I widest(I layers, const I *sizes) {
     return most;
 }
 
-// Multiplications of a pass through all members' layers
-static I work(I members, I rows, I layers, const I *sizes) {
-    I found = 0;
-    for (I l = 0; l < layers; l++) found += members * rows * sizes[l] * sizes[l + 1];
-    return found;
+// Whether members go side by side: where there are enough of them, and enough to do; else each has all threads.
+static int side_by_side(I members, I rows, I layers, const I *sizes) {
+    I multiplications = 0;
+    for (I l = 0; l < layers; l++) multiplications += members * rows * sizes[l] * sizes[l + 1];
+    return members >= omp_get_max_threads() && multiplications > WORTH;
 }
-
-// Members side by side where there are enough of them, else each by all threads
-#define APART(cost) members >= omp_get_max_threads() && cost > WORTH
 
 // y[l] [members, rows, sizes[l + 1]]: what layer l says of x [rows, sizes[0]], which lies `x_step` apart of each member,
 // all but the last through the activation; w[l], b[l] [members, …]
 void forward(I members, I rows, I layers, const I *sizes, const float *x, I x_step, const float **w,
              const float **b, I activation, float **y) {
-    #pragma omp parallel for if (APART(work(members, rows, layers, sizes)))
+    #pragma omp parallel for if (side_by_side(members, rows, layers, sizes))
     for (I m = 0; m < members; m++) {
         const float *told = x + m * x_step;
         for (I l = 0; l < layers; l++) {
@@ -261,16 +258,17 @@ void forward(I members, I rows, I layers, const I *sizes, const float *x, I x_st
 // db[l], each where it is not null
 void backward(I members, I rows, I layers, const I *sizes, const float *x, I x_step, const float **w, I activation,
               const float **y, const float *g, float **dw, float **db, float *dx) {
-    #pragma omp parallel for if (APART(work(members, rows, layers, sizes)))
+    #pragma omp parallel for if (side_by_side(members, rows, layers, sizes))
     for (I m = 0; m < members; m++) {
-        float *scratch = malloc((2 * rows * widest(layers, sizes) + 1) * sizeof *scratch);
+        I most = widest(layers, sizes);
+        float *scratch = malloc((2 * rows * most + 1) * sizeof *scratch);
         const float *at = g + m * rows * sizes[layers];
         for (I l = layers - 1; l >= 0; l--) {
             I in = sizes[l], out = sizes[l + 1];
             const float *told = l ? y[l - 1] + m * rows * in : x + m * x_step;
             if (dw[l]) layer_weights(rows, in, out, told, at, dw[l] + m * in * out, db[l] + m * out);
             if (!l && !dx) break;
-            float *to = l ? scratch + (l & 1) * rows * widest(layers, sizes) : dx + m * rows * in;
+            float *to = l ? scratch + (l & 1) * rows * most : dx + m * rows * in;
             layer_back(rows, in, out, at, w[l] + m * in * out, l ? told : 0, activation, to);
             at = to;
         }
@@ -282,7 +280,7 @@ void backward(I members, I rows, I layers, const I *sizes, const float *x, I x_s
 // it was told
 void least_back(I members, I rows, I layers, const I *sizes, const float **w, I activation, const float **y,
                 const I *which, const float *g, I moved, float *dx) {
-    #pragma omp parallel for if (APART(work(members, rows, layers, sizes)))
+    #pragma omp parallel for if (side_by_side(members, rows, layers, sizes))
     for (I m = 0; m < members; m++) {
         I most = widest(layers, sizes), count = 0, *mine = malloc((rows + 1) * sizeof *mine);
         float *scratch = malloc((3 * rows * most + 1) * sizeof *scratch), *said = scratch + 2 * rows * most, *at, *to;
