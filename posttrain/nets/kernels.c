@@ -15,7 +15,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "exponential.h"
+#include "elementary.h"
 
 typedef int64_t I;
 

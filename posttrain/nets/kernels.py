@@ -21,7 +21,7 @@ from posttrain.nets.architecture import Architecture
 from posttrain.nets.precision import cpu_flags
 
 SOURCE, *INCLUDED = (Path(__file__).with_name(name)
-                     for name in ("kernels.c", "exponential.h", "tiles.c", "attention.c"))
+                     for name in ("kernels.c", "elementary.h", "tiles.c", "attention.c"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math",
          "-fassociative-math", "-fno-signed-zeros", "-ffp-contract=fast")
 COMPILE_SECONDS = 60  # most that it may take; two are usual
@@ -198,6 +198,12 @@ def function_of(library: ctypes.CDLL, name: str, arguments: str) -> Callable[...
     found.argtypes, found.restype = [ARGUMENTS[letter] for letter in arguments], None
     made: Callable[..., None] = found
     return made
+
+
+def simple(*tensors: Tensor) -> bool:
+    """Whether these are fp32, on the processor, and no transform of torch.func is to see what is done to them."""
+    return (all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
+            and not torch._C._are_functorch_transforms_active())
 
 
 def at(x: Tensor | None) -> int | None:

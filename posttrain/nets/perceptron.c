@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "exponential.h"
+#include "elementary.h"
 
 typedef int64_t I;
 
@@ -37,13 +37,7 @@ typedef int32_t N __attribute__((vector_size(4 * LANES)));
 
 enum { NONE, RELU, TANH, ELU };
 
-static inline float hyperbolic_tangent(float x) {  // (1 − e^−2|x|) / (1 + e^−2|x|); x − x³/3 + 2x⁵/15 near 0
-    float z = fabsf(x), e = exponential(-2 * z), s = x * x;
-    float far = copysignf((1 - e) / (1 + e), x), near = x * (1 - s * (0.33333333f - s * 0.13333333f));
-    return z < 0.04f ? near : far;
-}
-
-static void activate(I n, int activation, float *y) {  // what is not a number stays none
+static inline void activate(I n, int activation, float *y) {  // what is not a number stays none
     if (activation == RELU) for (I j = 0; j < n; j++) y[j] = y[j] <= 0 ? 0 : y[j];
     if (activation == TANH) for (I j = 0; j < n; j++) y[j] = hyperbolic_tangent(y[j]);
     if (activation == ELU) for (I j = 0; j < n; j++) {
@@ -53,7 +47,7 @@ static void activate(I n, int activation, float *y) {  // what is not a number s
 }
 
 // g times the slope of the activation that said y
-static void slope(I n, int activation, const float *y, float *g) {
+static inline void slope(I n, int activation, const float *y, float *g) {
     if (activation == RELU) for (I j = 0; j < n; j++) g[j] = y[j] <= 0 ? 0 : g[j];
     if (activation == TANH) for (I j = 0; j < n; j++) g[j] *= 1 - y[j] * y[j];
     if (activation == ELU) for (I j = 0; j < n; j++) g[j] *= y[j] <= 0 ? y[j] + 1 : 1;
@@ -89,6 +83,19 @@ static inline __attribute__((always_inline)) void block(const int R, const int H
     for (int r = 0; r < R; r++) { total[r][0] = sum[r][0]; total[r][1] = sum[r][1]; }
 }
 
+// C's rows from `first` on, of so many sums
+static inline __attribute__((always_inline)) void finish(I count, const I width, float sums[ROWS][WIDE], I first,
+                                                         const After *after, float *c, I step) {
+    for (I r = 0; r < count; r++) {
+        float *to = c + (first + r) * step, *y = sums[r];
+        if (after->adds) for (I j = 0; j < width; j++) y[j] += to[j];
+        if (after->bias) for (I j = 0; j < width; j++) y[j] += after->bias[j];
+        if (after->said) slope(width, after->activation, after->said + (first + r) * step, y);
+        else activate(width, after->activation, y);
+        memcpy(to, y, width * sizeof *to);
+    }
+}
+
 // `rows` rows of C's `width` columns, at most WIDE, which lie `step` apart
 static void past(I rows, I inner, I width, const float *a, I row, I column, const float *panel, I beside,
                  const After *after, float *c, I step) {
@@ -106,14 +113,8 @@ static void past(I rows, I inner, I width, const float *a, I row, I column, cons
             CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
 #endif
         }
-        for (I r = 0; r < count; r++) {
-            float *to = c + (first + r) * step;
-            if (after->adds) for (I j = 0; j < width; j++) to[j] += sums[r][j];
-            else memcpy(to, sums[r], width * sizeof *to);
-            if (after->bias) for (I j = 0; j < width; j++) to[j] += after->bias[j];
-            if (after->said) slope(width, after->activation, after->said + (first + r) * step, to);
-            else activate(width, after->activation, to);
-        }
+        if (width == WIDE) finish(count, WIDE, sums, first, after, c, step);  // whole vectors
+        else finish(count, width, sums, first, after, c, step);
     }
 }
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posttrain.nets.kernels import Uncompiled, at, built, function_of
+from posttrain.nets.kernels import Uncompiled, at, built, function_of, simple
 
 SOURCE = Path(__file__).with_name("perceptron.c")
 NUMBERS = {"": 0, "relu": 1, "tanh": 2, "elu": 3}  # of the activations that perceptron.c knows
@@ -131,10 +131,7 @@ def linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
 
 def layers_for(x: Tensor, w: Tensor, activation: str) -> Layers | None:
     """None where torch's own operations must serve."""
-    if (x.dtype != torch.float32 or w.dtype != torch.float32 or x.device.type != "cpu" or activation not in NUMBERS
-            or torch._C._are_functorch_transforms_active()):  # which see into torch's own operations alone
-        return None
-    return compiled()
+    return compiled() if activation in NUMBERS and simple(x, w) else None
 
 
 @cache

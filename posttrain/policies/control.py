@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from posttrain.core import Batch
 from posttrain.core.errors import UserError
 from posttrain.core.policy import Predictions
 from posttrain.data.steps import Spaces
+from posttrain.nets import squashed
 from posttrain.nets.gru import Memory
 from posttrain.nets.mlp import MLP, Dropout, Ensemble, Normalizer
 from posttrain.nets.renorm import Renorm
@@ -92,14 +92,11 @@ class SquashedGaussian(ControlPolicy):
     last_gain = 1.0
 
     def _moments(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        mean, spread = self(obs).chunk(2, -1)
-        low, high = LOG_STD
-        return mean, low + 0.5 * (high - low) * (torch.tanh(spread) + 1)
+        return squashed.split(self(obs), LOG_STD)
 
     def sample(self, obs: Tensor, noise: Tensor) -> Sampled:
-        mean, log_std = self._moments(obs)
-        u = mean + log_std.exp() * noise
-        return Sampled(torch.tanh(u), lambda: _squashed(u, noise, log_std))
+        action, density = squashed.draw(self(obs), noise, LOG_STD)
+        return Sampled(action, lambda: density)
 
     def mode(self, obs: Tensor) -> Tensor:
         return torch.tanh(self._moments(obs)[0])
@@ -107,7 +104,7 @@ class SquashedGaussian(ControlPolicy):
     def log_density(self, obs: Tensor, action: Tensor) -> Tensor:
         mean, log_std = self._moments(obs)
         u = torch.atanh(action.clamp(-EDGE, EDGE))
-        return _squashed(u, (u - mean) * (-log_std).exp(), log_std)
+        return squashed.log_density(u, (u - mean) * (-log_std).exp(), log_std)
 
     def kl_from(self, batch: Batch, other: SquashedGaussian) -> Tensor:
         """KL(other ‖ self) of each decision, [B, T]."""
@@ -124,15 +121,6 @@ def _kl(mean: Tensor, log_std: Tensor, to_mean: Tensor, to_log_std: Tensor) -> T
     """KL( N(mean, std²) ‖ N(to_mean, to_std²) ), [B]; one that squashes both alike leaves it as it is."""
     gap = to_log_std - log_std
     return (gap + ((-2 * gap).exp() + ((mean - to_mean) * (-to_log_std).exp()) ** 2 - 1) / 2).sum(-1)
-
-
-def _squashed(u: Tensor, z: Tensor, log_std: Tensor) -> Tensor:
-    """log π(tanh u) of u = μ + σ z, [B]; log(1 − tanh² u) = 2 (log 2 − u − softplus(−2u)), which does not overflow.
-
-    F.softplus(u, −2) is −½ softplus(−2u).
-    """
-    each = 2 * torch.sub(u, F.softplus(u, -2), alpha=2) - 0.5 * (z * z) - log_std
-    return each.sum(-1) - u.shape[-1] * (0.5 * math.log(2 * math.pi) + 2 * math.log(2))
 
 
 class Deterministic(ControlPolicy):

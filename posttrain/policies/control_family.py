@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from posttrain.data.steps import Spaces
 from posttrain.nets.mlp import MLP, Normalizer
 from posttrain.nets.renorm import Renorm
+from posttrain.nets.squashed import log_density
 from posttrain.policies.acting import Sampled
-from posttrain.policies.control import KINDS, BoundedGaussian, _squashed
+from posttrain.policies.control import KINDS, BoundedGaussian
 
 WAVES = 3  # d / 2 of the code of κ; the authors' code
 REACH = 6.0  # κ = 1 is coded as this: the width of the authors' range for AntMaze
@@ -38,7 +39,7 @@ class Family(BoundedGaussian):
         mean = self.balance(self._normalized(obs))  # [B, 1]
         z = noise[:, None]
         u = mean + self.balance_log_std.exp() * z
-        return Sampled((1 + torch.tanh(u[:, 0])) / 2, lambda: _squashed(u, z, self.balance_log_std))
+        return Sampled((1 + torch.tanh(u[:, 0])) / 2, lambda: log_density(u, z, self.balance_log_std))
 
     def mean(self, obs: Tensor, kappa: Tensor, fixed: bool = False) -> Tensor:
         """tanh μ(s, e(κ)), [B, A]; `fixed`: with gradient to κ alone."""
