@@ -18,12 +18,15 @@ typedef int64_t I;
 
 #if defined(__AVX512F__)
 #define LANES 16  // numbers of a vector
+#define ROUNDS 4  // its logarithm
 #define ROWS 12   // two vectors of sums each: 24 of 32 registers
 #elif defined(__AVX__)
 #define LANES 8
+#define ROUNDS 3
 #define ROWS 6    // 12 of 16
 #else
 #define LANES 4
+#define ROUNDS 2
 #define ROWS 6
 #endif
 #define WIDE (2 * LANES)
@@ -118,20 +121,25 @@ static void past(I rows, I inner, I width, const float *a, I row, I column, cons
     }
 }
 
+typedef struct { N upper[ROUNDS], lower[ROUNDS]; } Turn;
+
+// What each round of `transpose` takes from where
+static __attribute__((noinline)) void turning(Turn *turn) {  // or the compiler makes them anew each time
+    for (int t = 0; t < ROUNDS; t++) for (int l = 0, half = 1 << t; l < LANES; l++) {
+        turn->upper[t][l] = l & half ? LANES + l - half : l;
+        turn->lower[t][l] = l & half ? LANES + l : l + half;
+    }
+}
+
 // x [LANES vectors] turned about its diagonal: each round swaps the halves of squares twice as wide
-static inline void transpose(V x[LANES]) {
+static inline void transpose(V x[LANES], const Turn *turn) {
     #pragma GCC unroll 4
-    for (int half = 1; half < LANES; half *= 2) {
-        N upper, lower;
-        for (int l = 0; l < LANES; l++) {
-            upper[l] = l & half ? LANES + l - half : l;
-            lower[l] = l & half ? LANES + l : l + half;
-        }
+    for (int t = 0; t < ROUNDS; t++) {
         #pragma GCC unroll 16
-        for (int i = 0; i < LANES; i++) if (!(i & half)) {
-            V a = x[i], b = x[i + half];
-            x[i] = __builtin_shuffle(a, b, upper);
-            x[i + half] = __builtin_shuffle(a, b, lower);
+        for (int i = 0; i < LANES; i++) if (!(i >> t & 1)) {
+            V a = x[i], b = x[i + (1 << t)];
+            x[i] = __builtin_shuffle(a, b, turn->upper[t]);
+            x[i + (1 << t)] = __builtin_shuffle(a, b, turn->lower[t]);
         }
     }
 }
@@ -144,10 +152,12 @@ static void pack(I inner, I width, const float *b, I row, I column, float *panel
         return;
     }
     I whole = width == WIDE && row == 1 ? inner / LANES * LANES : 0;
+    Turn turn;
+    if (whole) turning(&turn);
     for (I k = 0; k < whole; k += LANES) for (int h = 0; h < 2; h++) {
         V x[LANES];
         for (int j = 0; j < LANES; j++) memcpy(x + j, b + (h * LANES + j) * column + k, sizeof *x);
-        transpose(x);
+        transpose(x, &turn);
         for (int j = 0; j < LANES; j++) memcpy(panel + (k + j) * WIDE + h * LANES, x + j, sizeof *x);
     }
     for (I j = 0; j < width; j++)
