@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from published import watch
 from seeds import machine
 from versus.command import exit_code
@@ -28,7 +29,8 @@ from versus.side import Side
 
 from posttrain.core.errors import UserError
 
-TURN = {"ppo": (2 * 2048, 2048), "sac": (2048, 256)}  # actions before the first turn, and in one
+TURN = {"ppo": (2 * 2048, 2048), "sac": (2048, 128)}  # actions before the first turn, and in one: few,
+# for a machine's own pace changes by the second
 UPDATES = {"ppo": 320 / 2048, "sac": 1.0}  # for each action
 SCRIPT = {"ppo": "ppo_continuous_action.py", "sac": "sac_continuous_action.py"}
 
@@ -36,7 +38,7 @@ SCRIPT = {"ppo": "ppo_continuous_action.py", "sac": "sac_continuous_action.py"}
 def main(argv: Sequence[str] | None = None) -> int:
     """0: measured; 1: not measured, for one reason on standard error; 2: wrong use."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=7, help="measured of each side (%(default)s)")
+    parser.add_argument("--turns", type=int, default=21, help="measured of each side (%(default)s)")
     parser.add_argument("--cleanrl", type=Path, metavar="FOLDER", help="a checkout of CleanRL")
     parser.add_argument("--cleanrl-python", default=sys.executable, metavar="FILE", help="which has its Gymnasium")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one turn (%(default)s)")
@@ -85,18 +87,20 @@ def measure(method: str, args: argparse.Namespace) -> dict[str, list[dict[str, A
 
 
 def table(measured: dict[str, dict[str, list[dict[str, Any]]]]) -> list[str]:
-    """Lines of Markdown: medians over turns."""
-    lines = ["| method | side | actions/s | updates/s | processor ms an action | peak memory, GiB | posttrain is |",
-             "|---|---|---|---|---|---|---|"]
+    """Lines of Markdown: medians over turns, and between which ratios the middle half of the turns lies."""
+    lines = ["| method | side | actions/s | updates/s | processor ms an action | peak memory, GiB | posttrain is "
+             "| in half of the turns |", "|---|---|---|---|---|---|---|---|"]
     for method, turns in measured.items():
-        ours = statistics.median(one["seconds"] for one in turns["posttrain"])
+        ours = [one["seconds"] for one in turns["posttrain"]]
         for name, told in turns.items():
             seconds = statistics.median(one["seconds"] for one in told)
+            low, high = np.quantile([one["seconds"] / mine for one, mine in zip(told, ours, strict=True)], [0.25, 0.75])
+            beside = f"{seconds / statistics.median(ours):.2f}× as fast | {low:.2f} to {high:.2f}×"
             cpu = statistics.median(one["cpu_seconds"] for one in told)
             rate = TURN[method][1] / seconds
             lines.append(f"| {method} | {name} | {rate:.0f} | {rate * UPDATES[method]:.0f} "
                          f"| {1000 * cpu / TURN[method][1]:.2f} | {told[-1]['peak_bytes'] / 2**30:.2f} "
-                         f"| {'' if name == 'posttrain' else f'{seconds / ours:.2f}× as fast'} |")
+                         f"| {' | ' if name == 'posttrain' else beside} |")
     return lines
 
 

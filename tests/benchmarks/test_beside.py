@@ -45,11 +45,12 @@ def test_table() -> None:
 
 def test_speed_is_of_the_median_turn() -> None:
     turns = {"posttrain": [{"seconds": s, "cpu_seconds": s, "peak_bytes": 2**30} for s in (1.0, 2.0, 9.0)],
-             "SB3": [{"seconds": 3.0, "cpu_seconds": 2.0, "peak_bytes": 2**31}]}
+             "SB3": [{"seconds": s, "cpu_seconds": 2.0, "peak_bytes": 2**31} for s in (3.0, 3.0, 9.0)]}
     lines = control_speed.table({"ppo": turns})
     # a turn is 2048 actions and 320 updates: 1024 and 160 a second in 2 s, 683 and 107 in 3 s
-    assert lines[2] == "| ppo | posttrain | 1024 | 160 | 0.98 | 1.00 |  |"
-    assert lines[3] == "| ppo | SB3 | 683 | 107 | 0.98 | 2.00 | 1.50× as fast |"
+    # of each turn: 3 / 1, 3 / 2, 9 / 9, whose quarters end at (1 + 1.5) / 2 and (1.5 + 3) / 2
+    assert lines[2] == "| ppo | posttrain | 1024 | 160 | 0.98 | 1.00 |  |  |"
+    assert lines[3] == "| ppo | SB3 | 683 | 107 | 0.98 | 2.00 | 1.50× as fast | 1.25 to 2.25× |"
 
 
 def test_an_environment_paces_its_program() -> None:
