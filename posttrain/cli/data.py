@@ -46,12 +46,13 @@ def run(arguments: Sequence[str]) -> int:
                                        if settings["policy"] else f"'': kind {settings['kind']!r} needs --policy"))
 
     from posttrain.train.datasets import make_dataset
+    from posttrain.train.objective import counted
 
     folder = settings.pop("out")
     told = make_dataset(found.task, Path(folder), **settings)
     low, high = told["returns"]["lowest"], told["returns"]["highest"]
-    print(f"{folder}: {told['steps']} steps in {told['episodes']} episodes, return {told['returns']['mean']:.4g} "
-          f"on average, {low:.4g} to {high:.4g}")
+    print(f"{folder}: {counted(told['steps'], 'step')} in {counted(told['episodes'], 'episode')}, "
+          f"return {told['returns']['mean']:.4g} on average, {low:.4g} to {high:.4g}")
     for name, value in told["references"].items():
         if value is not None and name != "episodes":
             print(f"reference: {name} policy returns {value:.4g} on average")

@@ -92,10 +92,10 @@ def headline(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def result_line(results: Mapping[str, Any]) -> str:
     """`accuracy=0.31 [0.25, 0.38] problems=200`: an interval follows its mean, scores are counted."""
-    words, counted = [], UNITS.get(measure_of(results), "problems")
+    words, unit = [], UNITS.get(measure_of(results), "problem")
     for name, value in results.items():
         if name == "scores":
-            words.append(f"{counted}={len(value)}")
+            words.append(f"{unit}s={len(value)}")
         elif isinstance(value, (list, tuple)):
             words.append("[" + ", ".join(map(number, value)) + "]")
         elif name not in ("step", "when") and (value or name != "failures"):

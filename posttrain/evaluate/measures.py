@@ -16,7 +16,7 @@ MEASURES = (
     "picture_reward",  # what the task says of a picture that the deterministic sampler makes
 )
 SHARES = MEASURES[:3]  # in [0, 1], of the same problems at every evaluation
-UNITS = {"return": "episodes", "picture_reward": "pictures"}  # what a score is of, where it is no share
+UNITS = {"return": "episode", "picture_reward": "picture"}  # what a score is of, where it is no share
 
 
 def measure_of(results: Mapping[str, Any]) -> str:

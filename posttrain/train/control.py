@@ -285,12 +285,13 @@ class ControlSetting:
         config = self.config
         acted = counted(config.envs, "action") + " in a model" * bool(config.imagined)
         what = {
-            "segments": f"{counted(config.envs, 'environment')} × {config.segment} steps = "
-                        f"{config.envs * config.segment} actions"
+            "segments": f"{counted(config.envs, 'environment')} × {counted(config.segment, 'step')} = "
+                        f"{counted(config.envs * config.segment, 'action')}"
                         + f", beside those of the {config.history} batches before" * (config.history > 0)
                         + f", beside {self.from_log} of {len(self.logged or ())} logged ones" * (self.from_log > 0),
-            "episodes": f"{config.starts} starts × {config.samples} = {config.starts * config.samples} episodes",
-            "replay": f"{acted}, then {config.batch_size} transitions of the last {config.capacity}",
+            "episodes": f"{counted(config.starts, 'start')} × {config.samples} = "
+                        f"{counted(config.starts * config.samples, 'episode')}",
+            "replay": f"{acted}, then {counted(config.batch_size, 'transition')} of the last {config.capacity}",
             "dataset": f"{self.from_log} of {len(self.logged or ())} logged transitions"
                        + f", whose episodes {config.curriculum} chooses" * bool(config.curriculum)
                        + f", {acted}, then {config.batch_size - self.from_log} of the last "

@@ -45,8 +45,9 @@ def fit(best: Dynamics, dataset: Dataset, members: int, updates: int, seed: int)
 def told_of(dynamics: Dynamics, config: ControlConfig) -> str:
     """In words."""
     rollouts = f"; rollouts of {counted(config.imagined, 'step')} from logged states" if config.imagined else ""
-    return (f"the best {config.model_elites} of {config.model_members} networks after {config.model_updates} updates; "
-            f"they miss held-out transitions by {float(dynamics.held_out):.2g} of their variance{rollouts}")
+    return (f"the best {config.model_elites} of {counted(config.model_members, 'network')} after "
+            f"{counted(config.model_updates, 'update')}; they miss held-out transitions by "
+            f"{float(dynamics.held_out):.2g} of their variance{rollouts}")
 
 
 def _columns(dataset: Dataset, rows: Tensor) -> tuple[Tensor, ...]:

@@ -261,11 +261,12 @@ class LanguageSetting:
     def _batch(self) -> str:
         """What a step holds."""
         config = self.config
-        limit = f"of at most {config.max_new_tokens} tokens"
+        limit = f"of at most {counted(config.max_new_tokens, 'token')}"
         if self.kind == "given":
-            return f"{config.prompts} prompts with the answers that the task gives to each, {limit}, a step"
+            return f"{counted(config.prompts, 'prompt')} with the answers that the task gives to each, {limit}, a step"
         rows = config.prompts * config.samples
-        text = f"{config.prompts} prompts × {config.samples} samples = {rows} completions {limit} a step"
+        text = (f"{counted(config.prompts, 'prompt')} × {counted(config.samples, 'sample')} = "
+                f"{counted(rows, 'completion')} {limit} a step")
         if self.kind == "both":
             return f"{text}, and beside them the answers that the task gives to each prompt"
         if config.dynamic_sampling > 1:
@@ -278,8 +279,8 @@ class LanguageSetting:
         text = f"{updates(method)}, so every mean over completions divides by "
         if self.kind == "samples" and config.dynamic_sampling == 1:
             return text + str(config.prompts * config.samples // method.minibatches)
-        return text + (f"their number in its {config.prompts // method.minibatches} prompts" if method.minibatches > 1
-                       else "their number")
+        prompts = counted(config.prompts // method.minibatches, "prompt")
+        return text + (f"their number in its {prompts}" if method.minibatches > 1 else "their number")
 
 
 def masked_options(method: Method[Any], config: LanguageConfig) -> dict[str, Any]:
@@ -316,7 +317,7 @@ def _schedule(method: Method[Any], config: MaskedConfig) -> Schedule | None:
 def _chosen(problems: ByCurriculum) -> str:
     """Which curriculum draws from what."""
     arms = [arm.name for arm in problems.arms]
-    what = f"{len(arms)} problems" if isinstance(problems.curriculum, ProblemCurriculum) else ", ".join(arms)
+    what = counted(len(arms), "problem") if isinstance(problems.curriculum, ProblemCurriculum) else ", ".join(arms)
     return f"drawn by {curriculum_name(problems.curriculum)} from {what}; {values(problems.curriculum)}"
 
 

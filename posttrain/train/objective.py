@@ -18,7 +18,7 @@ from posttrain.train.setting import Setting
 
 def describe(method: Method[Any], config: Config, setting: Setting) -> list[tuple[str, str]]:
     """(label, text) pairs: the equation, its numbers, its denominators and units, the policy, the optimizer."""
-    decay = "" if config.lr_schedule == "constant" else f" to {config.lr / 10:g} over {config.steps} steps"
+    decay = "" if config.lr_schedule == "constant" else f" to {config.lr / 10:g} over {counted(config.steps, 'step')}"
     return [
         ("objective", equation(method)),
         ("with", values(method)),

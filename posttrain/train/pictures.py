@@ -27,7 +27,7 @@ from posttrain.rewards.pictures import greys
 from posttrain.rollout.pictures import PictureSource, reward_of
 from posttrain.train.config import PictureConfig
 from posttrain.train.kinds import KINDS
-from posttrain.train.objective import method_name, updates
+from posttrain.train.objective import counted, method_name, updates
 from posttrain.train.setting import Sample
 
 
@@ -141,8 +141,9 @@ class PictureSetting:
         if config.interval < 1:
             which += f", the last {100 * config.interval:g}% learnt at first and all at the end"
         return [
-            ("batch", f"{config.prompts} labels × {config.samples} samples = {rows} pictures of {steps} denoising "
-                      f"step{'s' * (steps > 1)}, {which}{beside}, a step; {updates(method)}"),
+            ("batch", f"{counted(config.prompts, 'label')} × {counted(config.samples, 'sample')} = "
+                      f"{counted(rows, 'picture')} of {counted(steps, 'denoising step')}, {which}{beside}, a step; "
+                      + updates(method)),
             ("clip unit", f"one {self.policy.decision}, log-probabilities a mean over {self.policy.net.size} numbers"
                           f"{_clip(method)}"),
             ("policy", f"{config.policy}: {sum(map(torch.numel, trained)):,} trained weights, spread {self.spread:g}, "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from posttrain.evaluate.measures import SHARES, UNITS
 from posttrain.train.config import Config
+from posttrain.train.objective import counted
 
 
 def percent(x: float) -> str:
@@ -29,15 +31,16 @@ def tell(summary: dict[str, Any], folder: Path, config: Config) -> list[str]:
     before, after, measure = summary["before"], summary["after"], summary["measure"]
     low, high = summary["gain_interval"]
     if measure in SHARES:
-        shown, spread, what = percent, between(after["interval"]), "held-out problems"
+        shown, spread, what = percent, between(after["interval"]), "held-out problem"
         difference = f"a difference of {100 * low:+.0f} to {100 * high:+.0f} points"
     else:
         shown, what = "{:.4g}".format, UNITS[measure]
         spread, difference = "{:.4g} to {:.4g}".format(*after["interval"]), f"a difference of {low:+.4g} to {high:+.4g}"
-    changed = f"no change that these {what.split()[-1]} can show" if low <= 0 <= high else difference
+    changed = f"no change that these {what.split()[-1]}s can show" if low <= 0 <= high else difference
+    sure = f"95% interval {spread}; {changed}" if math.isfinite(high - low) else f"one {what} has no interval"
     lines = [
-        f"{measure.replace('_', ' ')} {shown(before[measure])} → {shown(after[measure])} (95% interval {spread}; "
-        f"{changed}) on {summary['problems']} {what} in {duration(summary['training_seconds'])} of training",
+        f"{measure.replace('_', ' ')} {shown(before[measure])} → {shown(after[measure])} ({sure}) on "
+        f"{counted(summary['problems'], what)} in {duration(summary['training_seconds'])} of training",
         f"run folder {folder}, policy {folder / 'final'}",
         f"pictures {folder}/pictures/before.png and after.png" if measure == "picture_reward" else
         f"next: posttrain eval {folder} --task {config.task}   or   posttrain export {folder} my-model",
