@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Sequence
 
-T95 = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}  # Student's t, n − 1 degrees, by n
+from posttrain.evaluate.intervals import student
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -16,7 +16,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     if n < 2:
         return mean, math.nan
     deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
-    return mean, T95[n] * deviation / math.sqrt(n)
+    return mean, student(n - 1) * deviation / math.sqrt(n)
 
 
 def machine() -> str:

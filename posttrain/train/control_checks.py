@@ -102,8 +102,11 @@ def policy_of(method: Method[Any], config: ControlConfig, numbered: bool) -> str
     if kind == Sequence.kind:
         return kind
     if (kind in NUMBERED) != numbered:
-        raise UserError(f"policy = {kind!r}: the actions of {config.task!r} are "
-                        f"{'numbered' if numbered else 'numbers in a range'}")
+        those = "numbered" if numbered else "numbers in a range"
+        if kind == method.defaults["control"].get("policy"):  # nobody has to have asked for it
+            raise UserError(f"task = {config.task!r}: its actions are {those}, and {method_name(method)}'s policy, "
+                            f"{kind!r}, has {'numbers in a range' if numbered else 'numbered ones'}")
+        raise UserError(f"policy = {kind!r}: the actions of {config.task!r} are {those}")
     if (kind == "greedy") == ("policy" in method.lr_scale):
         raise UserError(f"policy = {kind!r}: {method_name(method)} trains " + (
             "a policy of its own" if kind == "greedy" else "Q alone, so it acts by policy = 'greedy'"))
