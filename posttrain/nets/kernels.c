@@ -236,11 +236,14 @@ static inline float sum(V v) {
     return s;
 }
 
+#define AHEAD 2048  // of its numbers: the next rows of a weight are fetched while one is multiplied
+
 // One column of the result for R rows: the weight's row is read once for all of them.
 static inline __attribute__((always_inline)) void column(const int R, I in, const float *x, const T *w, float *y) {
     V a[FEW] = {};
     I j = 0;
     for (; j + LANES <= in; j += LANES) {
+        __builtin_prefetch(w + j + AHEAD);
         V v = load(w + j);
         for (int r = 0; r < R; r++) { V u; memcpy(&u, x + r * in + j, sizeof u); a[r] += u * v; }
     }
