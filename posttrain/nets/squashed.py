@@ -25,7 +25,8 @@ Range = tuple[float, float]
 
 def draw(moments: Tensor, z: Tensor, bounds: Range) -> tuple[Tensor, Tensor]:
     """Moments [B, 2A], μ then s, and z [B, A] from N(0, 1) -> actions [B, A] in [−1, 1], and log π of each, [B]."""
-    own = compiled() if simple(moments, z) and moments.dim() == z.dim() == 2 and not z.requires_grad else None
+    alike = moments.dim() == 2 and moments.shape == (len(z), 2 * z.shape[-1])
+    own = compiled() if alike and z.dim() == 2 and simple(moments, z) and not z.requires_grad else None
     if own is None:
         return plain(moments, z, bounds)
     moments, z = moments.contiguous(), z if z.stride(1) == 1 else z.contiguous()

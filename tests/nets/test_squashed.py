@@ -98,6 +98,14 @@ def test_derivatives_forwards_are_torchs() -> None:
         assert_close(moved.sum(), (back * v).sum(), rtol=1e-4, atol=1e-4)
 
 
+def test_shapes_that_torch_spreads_are_left_to_torch() -> None:
+    """One row of moments for all noise; noise with a dimension before."""
+    z = normal(3, 5, 2)
+    for moments, noise in ((normal(1, 4), z[0]), (normal(5, 4), z)):
+        for ours, theirs in zip(draw(moments, noise, BOUNDS), plain(moments, noise, BOUNDS), strict=True):
+            assert torch.equal(ours, theirs)
+
+
 def test_a_gradient_to_the_noise_is_not_lost() -> None:
     # s = 0: σ = e^−1.5, and μ = z = 0: da/dz = σ (1 − tanh² 0)
     z = torch.zeros(3, 2, requires_grad=True)
