@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from posttrain.nets.perceptron import layers_for
+from posttrain.nets.perceptron import layers_of
 
 Slope = Callable[[Tensor, Tensor], Tensor]
 """A gradient at what an activation said, and that -> the gradient at what it was told; all of one shape."""
@@ -46,7 +46,7 @@ class Least(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if compiled := layers_for(grad, ctx.weights[0], ctx.activation):
+        if compiled := layers_of(ctx.activation, grad, ctx.weights[0]):
             g = grad.contiguous()
             return compiled.least_back(ctx.weights, ctx.activation, ctx.layers, ctx.which, g, ctx.width), *[None] * 4
         first, *later = ctx.weights

@@ -130,8 +130,14 @@ def linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
 
 
 def layers_for(x: Tensor, w: Tensor, activation: str) -> Layers | None:
-    """None where torch's own operations must serve."""
-    return compiled() if activation in NUMBERS and simple(x, w) else None
+    """None where torch's own operations must serve, or say what is wrong with x."""
+    fits = x.shape[-1] == w.shape[-2] and (x.dim() == 2 or len(x) == len(w))
+    return layers_of(activation, x, w) if fits else None
+
+
+def layers_of(activation: str, *tensors: Tensor) -> Layers | None:
+    """None where they do not take such tensors."""
+    return compiled() if activation in NUMBERS and simple(*tensors) else None
 
 
 @cache

@@ -140,6 +140,13 @@ def test_a_gradient_has_a_gradient() -> None:
         assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(20, 3), (20, 5), (3, 20, 4)])
+def test_what_does_not_fit_is_refused(shape: tuple[int, ...]) -> None:
+    """Too few numbers of a row, too many, and rows for more members than there are."""
+    with pytest.raises(RuntimeError):
+        through(normal(*shape), made([4, 16, 1], 2), "tanh")
+
+
 def test_derivatives_forwards_are_torchs() -> None:
     net, x, v = MLP([4, 16, 2], "tanh", torch.Generator().manual_seed(0), 1.0), normal(20, 4), normal(20, 4, seed=2)
     said, moved = torch.func.jvp(net, (x,), (v,))
