@@ -77,7 +77,7 @@ def test_only_a_memory_finds_its_way(memory: int, low: float, high: float, tmp_p
     ("gsde", {"task": "Pendulum-v1", "policy": "gaussian"}, "hold = 4: only the noise of policy = 'state-dependent'"),
     ("ppo", {"task": "CartPole-v1", "log_std": -1.0}, "log_std = -1: only Gaussian policies with one σ everywhere"),
     ("iql", {"task": "Pendulum-v1", "log_std": -6.0}, "policies of the kind 'bounded-gaussian' keep it in [-5, 2]"),
-    ("gsde", {"task": "CartPole-v1"}, "policy = 'state-dependent': the actions of 'CartPole-v1' are numbered"),
+    ("gsde", {"task": "CartPole-v1"}, "its actions are numbered, and gsde's policy, 'state-dependent', has numbers in"),
 ])
 def test_what_cannot_be_is_one_line(name: str, given: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
