@@ -7,16 +7,12 @@ import os
 import platform
 from collections.abc import Sequence
 
-from posttrain.evaluate.intervals import student
+from posttrain.evaluate.intervals import half_width
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean over seeds and the half width of its 95% interval, NaN for one seed."""
-    n, mean = len(values), sum(values) / len(values)
-    if n < 2:
-        return mean, math.nan
-    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
-    return mean, student(n - 1) * deviation / math.sqrt(n)
+    return sum(values) / len(values), half_width(values) if len(values) > 1 else math.nan
 
 
 def machine() -> str:

@@ -39,7 +39,7 @@ def paired_interval(before: Sequence[float], after: Sequence[float]) -> tuple[fl
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """95% interval of the mean of independent numbers, by Student's t; infinite for fewer than two."""
-    mean, half = sum(values) / max(1, len(values)), _half_width(values)
+    mean, half = sum(values) / max(1, len(values)), half_width(values)
     return mean - half, mean + half
 
 
@@ -56,7 +56,8 @@ def difference_interval(before: Sequence[float], after: Sequence[float]) -> tupl
     return difference - half, difference + half
 
 
-def _half_width(values: Sequence[float]) -> float:
+def half_width(values: Sequence[float]) -> float:
+    """Of the 95% interval of their mean, by Student's t; infinite for fewer than two."""
     n = len(values)
     return student(n - 1) * math.sqrt(_variance(values) / n) if n > 1 else math.inf
 

@@ -27,8 +27,8 @@ def stored(out: Path, name: str, **changes: Any) -> Path:
 
 
 def test_mean_interval_by_hand() -> None:
-    # 1, 2, 3: mean 2, sample deviation 1, half width t(2 degrees) / √3 = 4.303 / 1.732.
-    assert seeds.mean_interval([1, 2, 3]) == (2.0, pytest.approx(4.303 / 3**0.5, rel=1e-4))
+    # 1, 2, 3: mean 2, sample deviation 1, half width t(2 degrees) / √3 = 4.302652730 / 1.732.
+    assert seeds.mean_interval([1, 2, 3]) == (2.0, pytest.approx(4.302652730 / 3**0.5))
     mean, half = seeds.mean_interval([0.5])
     assert mean == 0.5
     assert half != half  # NaN: one seed has no spread
