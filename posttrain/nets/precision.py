@@ -1,4 +1,4 @@
-"""Which number formats this machine multiplies natively."""
+"""Which number formats this machine multiplies natively, and sums that fp32 does not lose."""
 
 from __future__ import annotations
 
@@ -7,10 +7,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+SUMMED = 1 << 15  # numbers whose squares fp32 adds without a loss that shows
+
 
 def at_least_fp32(x: Tensor) -> Tensor:
     """Low-precision formats widened to fp32; fp32 and fp64 as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def length(x: Tensor) -> float:
+    """√Σ x² of x [n].  On processors torch adds all squares in fp32: of the 135 million numbers of a small language
+    model's gradient it finds 1.3% too little."""
+    if x.device.type != "cpu" or len(x) <= SUMMED:
+        return float(torch.linalg.vector_norm(x))
+    return float(torch.stack([part.dot(part) for part in x.split(SUMMED)]).double().sum().sqrt())
 
 
 def cpu_flags() -> frozenset[str]:

@@ -11,7 +11,7 @@ from torch.autograd.graph import increment_version
 
 from posttrain.core.step import Rule
 from posttrain.nets.kernels import add_to
-from posttrain.nets.precision import at_least_fp32
+from posttrain.nets.precision import at_least_fp32, length
 from posttrain.train.own_step import Again, OwnStep
 
 
@@ -53,7 +53,7 @@ class FlatAdamW:
         A gradient that is not finite changes nothing but the returned norm.
         again: the loss that the gradients are of, for a method's own step.
         """
-        norm = float(torch.linalg.vector_norm(self.gradient))
+        norm = length(self.gradient)
         if math.isfinite(norm):
             if self.rule is None or again is None:
                 self.adamw(lr, max_norm, norm)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from posttrain.core import Batch, Loss, Method, Models
+from posttrain.nets.precision import length
 from posttrain.train.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -82,11 +83,11 @@ class OwnStep:
         The width, ∛ε (1 + ‖θ‖) along the direction, balances the rounding ε of the weights and the difference's own
         error (Nocedal & Wright, Numerical Optimization (2006), sec. 8.1).
         """
-        size = float(torch.linalg.vector_norm(direction))
+        size = length(direction)
         if size == 0:
             return torch.zeros_like(direction)
         here = self.weights
-        width = self.optimizer.rounding ** (1 / 3) * (1 + float(torch.linalg.vector_norm(here))) / size
+        width = self.optimizer.rounding ** (1 / 3) * (1 + length(here)) / size
         self.put(here + width * direction)
         ahead = self.gradient_of(term)
         self.put(here - width * direction)
@@ -98,7 +99,7 @@ class OwnStep:
     def adamw(self, gradient: Tensor) -> None:
         self.again.hold()
         self.optimizer.gradient.copy_(gradient)
-        self.optimizer.adamw(self.lr, self.max_norm, float(torch.linalg.vector_norm(gradient)))
+        self.optimizer.adamw(self.lr, self.max_norm, length(gradient))
 
     def log(self, **metrics: float) -> None:
         for name, value in metrics.items():
