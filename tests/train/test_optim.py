@@ -162,7 +162,8 @@ def test_schedule_constant_and_long_warm_up() -> None:
 
 
 def test_the_norm_of_many_numbers_loses_none() -> None:
-    """2²⁶ times 0.1: √(2²⁶ · 0.01) = 819.2.  Added up in fp32, torch's own norm is 0.5% short of it."""
+    """2²⁶ times 0.1: √(2²⁶ · 0.01) = 819.2.  Added up in fp32, torch's own norm is 0.5% short of it;
+    parts of 2¹⁵, whose sums round the same way 2¹⁵ times, are not by 10⁻⁵."""
     optimizer = FlatAdamW(One(torch.zeros(1 << 26)))
     optimizer.gradient.fill_(0.1)
-    assert optimizer.step(0.0, 1e9) == pytest.approx(819.2, rel=1e-6)
+    assert optimizer.step(0.0, 1e9) == pytest.approx(819.2, rel=1e-5)
