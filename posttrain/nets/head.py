@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posttrain.nets.kernels import add_to
 from posttrain.nets.precision import at_least_fp32
+from posttrain.nets.products import add_product, multiplier
 from posttrain.nets.softmax import softmax, softmax_back
 
 CHUNK_BYTES = 64 << 20  # of logits at a time
@@ -37,8 +37,8 @@ class _TokenLogProb(torch.autograd.Function):
         ctx.chunk = max(1, len(hidden) if keep or logits is not None else CHUNK_BYTES // size)
         ctx.temperature, ctx.entropy, ctx.kept = temperature, entropy, []
         logp, entropies = [], []
-        for h, t in zip(hidden.split(ctx.chunk), target.split(ctx.chunk), strict=True):
-            z = h @ weight.t() if logits is None else logits
+        made = map(multiplier(weight), hidden.split(ctx.chunk)) if logits is None else [logits]
+        for z, t in zip(made, target.split(ctx.chunk), strict=True):
             soft = softmax(z, temperature, along=entropy)
             logp.append(soft.log_prob(z, t, temperature))
             entropies.append(soft.entropy if entropy else torch.zeros_like(soft.total))
@@ -54,28 +54,21 @@ class _TokenLogProb(torch.autograd.Function):
         sink = getattr(weight, "main_grad", None) if wants_weight else None
         grad_weight = at_least_fp32(torch.zeros_like(weight)) if sink is None and wants_weight else sink
         grad_hidden = torch.empty_like(hidden)
+        times = None if kept else multiplier(weight)
         for i, start in enumerate(range(0, len(hidden), ctx.chunk)):
             rows = slice(start, start + ctx.chunk)
             h, t, (g, to_entropy) = hidden[rows], target[rows], (grad[rows] for grad in grads)
-            if kept:
+            if times is None:
                 z, soft = kept[i]
             else:
-                z = h @ weight.t()
+                z = times(h)
                 soft = softmax(z, ctx.temperature, along=ctx.entropy)
             dz = softmax_back(z, ctx.temperature, soft, t, g, to_entropy if ctx.entropy else None)
             grad_hidden[rows] = dz @ weight
             if grad_weight is not None:
-                add_product(grad_weight, dz.t(), h)
+                add_product(grad_weight, dz, h)
         returned = None if sink is not None or grad_weight is None else grad_weight.to(weight.dtype)
         return grad_hidden, returned, None, None, None, None
-
-
-def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a b, in one pass where the types agree."""
-    if total.dtype == a.dtype:
-        total.addmm_(a, b)
-    else:
-        add_to(total, a @ b)
 
 
 class _Embed(torch.autograd.Function):

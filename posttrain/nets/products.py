@@ -1,20 +1,31 @@
-"""products.c, where the processor has what it needs and nothing better: dot products of bf16 pairs, no tiles."""
+"""Products of bf16 in C, where the processor has what they need: its tiles (products_amx.c), else its dot products of
+pairs (products.c).  Elsewhere oneDNN's serve, by torch.
+
+Each sum goes from its first number to its last however many rows there are, so what samples and what is learnt from
+are the same numbers.
+"""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from posttrain.nets.kernels import Uncompiled, at, built, function_of
+from posttrain.nets.kernels import Uncompiled, add_to, at, built, function_of
 from posttrain.nets.precision import cpu_flags
 
 SOURCE = Path(__file__).with_name("products.c")
+AMX_SOURCE = Path(__file__).with_name("products_amx.c")
 WIDE = 32  # outputs of a weight that lie side by side
+SIDE = 16  # rows of a tile
+STEP = 32  # numbers of a tile's row
 
 
 class Products:
@@ -24,10 +35,14 @@ class Products:
         function = partial(function_of, library)
         self._lay_out, self._multiply = function("lay_out", "nnpp"), function("multiply", "nnnpppp")
 
+    def multiplies(self, w: Tensor) -> bool:
+        """Whether a weight [out, in] is one that this is for."""
+        return w.dtype == torch.bfloat16 and w.device.type == "cpu" and w.shape[1] % 2 == 0
+
     def lay_out(self, w: Tensor) -> Tensor:
-        """w [out, in], in even, as `linear` wants it: [at least out, in]."""
+        """w [out, in] as `linear` wants it: [at least out, in]."""
         width, inputs = w.shape
-        laid = torch.empty(-(-width // WIDE) * WIDE, inputs, dtype=w.dtype)
+        laid = torch.empty(upwards(width, WIDE), inputs, dtype=w.dtype)
         self._lay_out(inputs, width, w.data_ptr(), laid.data_ptr())
         return laid
 
@@ -44,14 +59,124 @@ class Products:
         return torch.equal(self.linear(x, self.lay_out(w), 64), F.linear(x, w))
 
 
+class TileProducts(Products):
+    """The functions of products_amx.c, which the training pass multiplies by too: oneDNN's sums of tiles depend on how
+    many rows there are."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        """
+        Raises:
+            Uncompiled: the system keeps tiles from this process.
+        """
+        function, refused = partial(function_of, library), ctypes.c_int64(-1)
+        function("allowed", "p")(ctypes.addressof(refused))
+        if refused.value:
+            raise Uncompiled("the system does not let this process use the processor's tiles")
+        self._lay_out, self._multiply = function("lay_out", "nnpp"), function("multiply", "nnnnppppp")
+        self._add_product = function("add_product", "nnnnppppp")
+
+    def multiplies(self, w: Tensor) -> bool:
+        return w.dtype == torch.bfloat16 and w.device.type == "cpu"
+
+    def lay_out(self, w: Tensor) -> Tensor:
+        """w [out, in] as `linear` wants it: [at least out, at least in]."""
+        width, inputs = w.shape
+        w, laid = w.contiguous(), torch.empty(upwards(width, WIDE), upwards(inputs, STEP), dtype=w.dtype)
+        self._lay_out(inputs, width, w.data_ptr(), laid.data_ptr())
+        return laid
+
+    def linear(self, x: Tensor, laid: Tensor, width: int, bias: Tensor | None = None) -> Tensor:
+        """x wᵀ + bias of x [n, in] and w [width, in], which was laid out: [n, width]."""
+        out, room = torch.empty(len(x), width, dtype=x.dtype), tiles(len(x), x.shape[1])
+        x = x.contiguous()
+        self._multiply(torch.get_num_threads(), *x.shape, width, x.data_ptr(), laid.data_ptr(), at(bias),
+                       room.data_ptr(), out.data_ptr())
+        return out
+
+    def add_product(self, total: Tensor, g: Tensor, x: Tensor) -> None:
+        """total [out, in] fp32 += gᵀ x of g [n, out] and x [n, in]."""
+        (n, width), inputs = g.shape, x.shape[1]
+        g, x, room, room_x = g.contiguous(), x.contiguous(), tiles(width, n), torch.empty(
+            upwards(inputs, WIDE), upwards(n, STEP), dtype=x.dtype)
+        self._add_product(torch.get_num_threads(), n, inputs, width, g.data_ptr(), x.data_ptr(), room.data_ptr(),
+                          room_x.data_ptr(), total.data_ptr())
+
+
+def upwards(n: int, to: int) -> int:
+    """n filled up to a multiple."""
+    return -(-n // to) * to
+
+
+def tiles(rows: int, inputs: int) -> Tensor:
+    """Room for a left factor."""
+    return torch.empty(upwards(rows, SIDE), upwards(inputs, STEP), dtype=torch.bfloat16)
+
+
 @cache
 def products() -> Products | None:
-    """None where oneDNN's products serve: where these are not to be had, or oneDNN takes sums in another order here."""
+    """None where oneDNN's products serve: where these are not to be had, or oneDNN takes sums in another order where
+    the training pass multiplies by it."""
     flags = cpu_flags()
-    if not {"avx512_bf16", "avx512bw", "avx512vl"} <= flags or "amx_bf16" in flags:
+    if not {"avx512_bf16", "avx512bw", "avx512vl"} <= flags:
         return None
     try:
+        if "amx_bf16" in flags:
+            return TileProducts(built(AMX_SOURCE))
         found = Products(built(SOURCE))
     except Uncompiled:
         return None
     return found if all(map(found.agrees, (960, 1536))) else None
+
+
+def tile_products(w: Tensor) -> TileProducts | None:
+    """Those that multiply by a weight [out, in] in the training pass, if any do."""
+    if w.dtype != torch.bfloat16 or w.device.type != "cpu":
+        return None
+    found = products()
+    return found if isinstance(found, TileProducts) else None
+
+
+def linear(x: Tensor, w: Tensor, bias: Tensor | None = None, known: Tensor | None = None) -> Tensor:
+    """x wᵀ + bias of x [n, in], w [out, in] -> [n, out] with gradients; known: what it is, where that was computed."""
+    if known is None and tile_products(w) is None:
+        return F.linear(x, w, bias)
+    y: Tensor = _Linear.apply(x, w, bias, known)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, known: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, w)
+        return multiplier(w)(x, bias=bias) if known is None else known
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, w = ctx.saved_tensors
+        dx = g @ w if ctx.needs_input_grad[0] else None
+        sink, dw = getattr(w, "main_grad", None), None
+        if ctx.needs_input_grad[1]:
+            if sink is not None:
+                add_product(sink, g, x)
+            else:
+                dw = g.t() @ x
+        return dx, dw, g.sum(0) if ctx.needs_input_grad[2] else None, None
+
+
+def multiplier(w: Tensor) -> Callable[..., Tensor]:
+    """What gives x wᵀ, or x wᵀ + bias of x and a bias, as what samples does: [n, in] -> [n, out], without gradients."""
+    own = tile_products(w)
+    if own is None:
+        return lambda x, bias=None: F.linear(x, w, bias)
+    return partial(own.linear, laid=own.lay_out(w), width=len(w))
+
+
+def add_product(total: Tensor, g: Tensor, x: Tensor) -> None:
+    """total [out, in] += gᵀ x of g [n, out] and x [n, in], in one pass where types agree or tiles multiply."""
+    if total.dtype == g.dtype:
+        total.addmm_(g.t(), x)
+    elif total.dtype == torch.float32 and total.is_contiguous() and (own := tile_products(g)) is not None:
+        own.add_product(total, g, x)
+    else:
+        add_to(total, g.t() @ x)

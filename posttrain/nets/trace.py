@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from posttrain.nets.head import add_product
 from posttrain.nets.kernels import any_kernels
+from posttrain.nets.products import linear
 
 if TYPE_CHECKING:
     from posttrain.nets.transformer import Arithmetic, Transformer
@@ -147,30 +146,8 @@ class Recalling:
         if name not in self.trace.names:
             return self.by.linear(x, name)
         net, bias = self.trace.net, f"{name}_bias"
-        y: Tensor = Product.apply(x.to(net.weight(name).dtype), net.weight(name),  # type: ignore[no-untyped-call]
-                                  net.weight(bias) if net.has(bias) else None, self.known.product(name))
-        return y
-
-
-class Product(torch.autograd.Function):
-    """x wᵀ + bias [n, out] of x [n, in], w [out, in], which is known to be y."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, y: Tensor) -> Tensor:
-        ctx.save_for_backward(x, w)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, w = ctx.saved_tensors
-        dx = g @ w if ctx.needs_input_grad[0] else None
-        sink, dw = getattr(w, "main_grad", None), None
-        if sink is not None:
-            add_product(sink, g.t(), x)
-        elif ctx.needs_input_grad[1]:
-            dw = g.t() @ x
-        return dx, dw, g.sum(0) if ctx.needs_input_grad[2] else None, None
+        return linear(x.to(net.weight(name).dtype), net.weight(name), net.weight(bias) if net.has(bias) else None,
+                      self.known.product(name))
 
 
 def version(net: Transformer) -> Version:

@@ -22,6 +22,7 @@ from posttrain.nets.head import embed
 from posttrain.nets.hf_weights import part_sizes
 from posttrain.nets.kernels import kernels_for
 from posttrain.nets.precision import at_least_fp32
+from posttrain.nets.products import linear
 from posttrain.nets.trace import Recall, Recalling, Trace
 from posttrain.nets.tree import Tree, attend
 
@@ -139,7 +140,7 @@ class Transformer(nn.Module):
 
     def linear(self, x: Tensor, name: str) -> Tensor:
         w, pairs = self.weight(name), self.adapter(name)
-        y = F.linear(x.to(w.dtype), w, self.weight(f"{name}_bias") if self.has(f"{name}_bias") else None)
+        y = linear(x.to(w.dtype), w, self.weight(f"{name}_bias") if self.has(f"{name}_bias") else None)
         if pairs:
             y = y + self.lora_scale * torch.cat([at_least_fp32(x) @ a.t() @ b.t() for a, b in pairs], -1).to(y.dtype)
         return y

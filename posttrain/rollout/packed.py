@@ -84,8 +84,8 @@ class Packed:
 
 def _products(weights: Mapping[str, Tensor]) -> Products | None:
     """Those that multiply by all of these weights."""
-    fit = all(w.dtype == torch.bfloat16 and w.device.type == "cpu" and w.shape[1] % 2 == 0 for w in weights.values())
-    return products() if fit else None
+    found = products()
+    return found if found is not None and all(map(found.multiplies, weights.values())) else None
 
 
 def _packs(weight: Tensor) -> bool:
