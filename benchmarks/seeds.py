@@ -7,6 +7,8 @@ import os
 import platform
 from collections.abc import Sequence
 
+from versus.machine import instructions
+
 from posttrain.evaluate.intervals import half_width
 
 
@@ -19,5 +21,4 @@ def machine() -> str:
     """Cores and instruction set, as every figure names them."""
     import torch
 
-    return f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, " \
-           f"Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores, {instructions()}, torch {torch.__version__}, Python {platform.python_version()}"

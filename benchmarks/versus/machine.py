@@ -28,10 +28,20 @@ def describe(precision: str, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads or torch.get_num_threads())
     dtype = compute_type(precision)
     return {"torch": torch.__version__.partition("+")[0],
-            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "instructions": instructions(),
             "precision": {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype],
             "threads": torch.get_num_threads(),
             "gflops": peak(dtype), "gbytes": bandwidth()}
+
+
+def instructions() -> str:
+    """The widest that torch uses of this processor, and its tiles for bf16 if it has them."""
+    import torch
+
+    from posttrain.nets.precision import cpu_flags
+
+    tiles = ", AMX" if "amx_bf16" in cpu_flags() else ""
+    return f"{torch.backends.cpu.get_cpu_capability()}{tiles}"
 
 
 def peak(dtype: Any) -> float:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ LEVELS = 16  # of a tree, at most
 TOGETHER = 96  # queries of one key head that look together, about
 GRAIN = 16  # rows and columns of scratch come in so many, which no processor's vectors exceed
 
+Made = TypeVar("Made")
 Stored = Sequence[Tensor]  # keys and values [places, K, N, D]
 Store = tuple[Tensor, Tensor]  # of one level of a tree, [N, K, D]
 
@@ -239,8 +241,13 @@ def any_kernels(dtype: torch.dtype) -> Kernels | None:
 
 @cache
 def _compiled_or_none(head: int, group: int, bf16: bool, gelu: bool) -> Kernels | None:
+    return or_none(lambda: compiled(head, group, bf16, gelu))
+
+
+def or_none(make: Callable[[], Made]) -> Made | None:
+    """What is made, where what it needs compiles."""
     try:
-        return compiled(head, group, bf16, gelu)
+        return make()
     except Uncompiled:
         return None
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posttrain.nets.kernels import Uncompiled, at, built, function_of, simple
+from posttrain.nets.kernels import at, built, function_of, or_none, simple
 
 SOURCE = Path(__file__).with_name("perceptron.c")
 NUMBERS = {"": 0, "relu": 1, "tanh": 2, "elu": 3}  # of the activations that perceptron.c knows
@@ -142,10 +142,7 @@ def layers_of(activation: str, *tensors: Tensor) -> Layers | None:
 
 @cache
 def compiled() -> Layers | None:
-    try:
-        return Layers(built(SOURCE))
-    except Uncompiled:
-        return None
+    return or_none(lambda: Layers(built(SOURCE)))
 
 
 class Stack(torch.autograd.Function):

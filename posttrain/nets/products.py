@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from posttrain.nets.kernels import Uncompiled, add_to, at, built, function_of
+from posttrain.nets.kernels import Uncompiled, add_to, at, built, function_of, or_none
 from posttrain.nets.precision import cpu_flags
 
 SOURCE = Path(__file__).with_name("products.c")
@@ -119,13 +119,10 @@ def products() -> Products | None:
     flags = cpu_flags()
     if not {"avx512_bf16", "avx512bw", "avx512vl"} <= flags:
         return None
-    try:
-        if "amx_bf16" in flags:
-            return TileProducts(built(AMX_SOURCE))
-        found = Products(built(SOURCE))
-    except Uncompiled:
-        return None
-    return found if all(map(found.agrees, (960, 1536))) else None
+    if "amx_bf16" in flags:
+        return or_none(lambda: TileProducts(built(AMX_SOURCE)))
+    found = or_none(lambda: Products(built(SOURCE)))
+    return found if found is not None and all(map(found.agrees, (960, 1536))) else None
 
 
 def tile_products(w: Tensor) -> TileProducts | None:

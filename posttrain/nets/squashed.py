@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posttrain.nets.kernels import Uncompiled, at, built, function_of, simple
+from posttrain.nets.kernels import at, built, function_of, or_none, simple
 
 SOURCE = Path(__file__).with_name("squashed.c")
 Range = tuple[float, float]
@@ -86,10 +86,7 @@ class Kernels:
 
 @cache
 def compiled() -> Kernels | None:
-    try:
-        return Kernels()
-    except Uncompiled:
-        return None
+    return or_none(Kernels)
 
 
 class Draw(torch.autograd.Function):
