@@ -125,15 +125,15 @@ def collect(turns: Turns, work: Work, floor: Floor, anyway: bool) -> dict[str, d
     """Of each side: median seconds, tokens a second, share of the floor, peak memory, version.
 
     Raises:
-        PosttrainError: others disturbed all of a side's turns, and not `anyway`.
+        Disturbed: others disturbed all of a side's turns, and not `anyway`.
     """
     least = floor.rollout(work.prompts, [work.new_tokens] * len(work.prompts) * work.samples)
     found = {}
     for name, told in turns.items():
         kept = [one["seconds"] for one in told if anyway or one["others"] <= quiet.LIMIT]
         if not kept:
-            raise PosttrainError(f"{name}: others used more than {quiet.LIMIT:.0%} of a core in every turn: nothing to "
-                                 "report (--anyway reports with a warning)")
+            raise quiet.Disturbed(f"{name}: others used more than {quiet.LIMIT:.0%} of a core in every turn: nothing "
+                                  "to report (--anyway reports with a warning)")
         seconds = median(kept)
         found[name] = {"seconds": seconds, "rate": told[0]["tokens"] / seconds, "share": least / seconds,
                        "peak_gib": max(one["peak_bytes"] for one in told) / GIB, "version": told[0]["version"]}

@@ -5,8 +5,14 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
+from posttrain.core.errors import PosttrainError
+
 LIMIT = 0.10  # of one core, used by others
 WATCH_SECONDS = 2.0
+
+
+class Disturbed(PosttrainError):
+    """Others were at work whenever this was measured."""
 
 
 class Usage(NamedTuple):

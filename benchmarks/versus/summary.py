@@ -56,13 +56,13 @@ def chosen(pairs: Sequence[Pair], anyway: bool) -> list[Pair]:
     """The pairs that count: without warm-up, and without those that others disturbed unless `anyway`.
 
     Raises:
-        PosttrainError: none is left.
+        Disturbed: none is left.
     """
     measured = list(pairs[1:])
     kept = measured if anyway else [pair for pair in measured if not pair.disturbed]
     if not kept:
-        raise PosttrainError(f"others used more than {quiet.LIMIT:.0%} of a core in every step: nothing to "
-                             "report (--anyway reports with a warning)")
+        raise quiet.Disturbed(f"others used more than {quiet.LIMIT:.0%} of a core in every step: nothing to "
+                              "report (--anyway reports with a warning)")
     return kept
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import published
 import pytest
 from versus import command
+from versus.quiet import Disturbed
 
 from posttrain.core.errors import PosttrainError
 
@@ -71,6 +72,19 @@ def test_a_size_that_fails_does_not_lose_the_others(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "Not measured: 3: odd.\n"
     with pytest.raises(PosttrainError, match="odd"):
         command.each([3, 4], halved)
+
+
+def test_a_size_that_others_disturb_is_measured_again() -> None:
+    tried = []
+
+    def third(number: int) -> int:
+        tried.append(number)
+        if number != 3 or tried.count(number) < 3:
+            raise Disturbed("busy")
+        return number
+
+    assert command.each([3, 7], third) == ([3], ["Not measured: 7: busy."])
+    assert tried == [3, 3, 3, 7, 7, 7]
 
 
 def test_markdown() -> None:
