@@ -29,7 +29,7 @@ def operations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     """A module that imports this has each of its tests run with the compiled kernels and with torch's operations."""
     if request.param == "torch":
         monkeypatch.setattr(packed, "kernels_for", lambda *_: None)
-        monkeypatch.setattr(packed, "products", lambda: None)
+        monkeypatch.setattr(packed, "products_for", lambda *_: None)
     else:
         try:
             compiled()

@@ -31,13 +31,11 @@ STEP = 32  # numbers of a tile's row
 class Products:
     """The functions of products.c.  Tensors are on the processor and of bf16, weights contiguous."""
 
+    multiple = 2  # of which inputs must be: they are taken by pairs
+
     def __init__(self, library: ctypes.CDLL) -> None:
         function = partial(function_of, library)
         self._lay_out, self._multiply = function("lay_out", "nnpp"), function("multiply", "nnnpppp")
-
-    def multiplies(self, w: Tensor) -> bool:
-        """Whether a weight [out, in] is one that this is for."""
-        return w.dtype == torch.bfloat16 and w.device.type == "cpu" and w.shape[1] % 2 == 0
 
     def lay_out(self, w: Tensor) -> Tensor:
         """w [out, in] as `linear` wants it: [at least out, in]."""
@@ -63,6 +61,8 @@ class TileProducts(Products):
     """The functions of products_amx.c, which the training pass multiplies by too: oneDNN's sums of tiles depend on how
     many rows there are."""
 
+    multiple = 1
+
     def __init__(self, library: ctypes.CDLL) -> None:
         """
         Raises:
@@ -72,34 +72,29 @@ class TileProducts(Products):
         function("allowed", "p")(ctypes.addressof(refused))
         if refused.value:
             raise Uncompiled("the system does not let this process use the processor's tiles")
-        self._lay_out, self._multiply = function("lay_out", "nnpp"), function("multiply", "nnnnppppp")
-        self._add_product = function("add_product", "nnnnppppp")
-
-    def multiplies(self, w: Tensor) -> bool:
-        return w.dtype == torch.bfloat16 and w.device.type == "cpu"
+        self._lay_out, self._multiply = function("lay_out", "nnpp"), function("multiply", "nnnppppp")
+        self._add_product = function("add_product", "nnnppppp")
 
     def lay_out(self, w: Tensor) -> Tensor:
         """w [out, in] as `linear` wants it: [at least out, at least in]."""
         width, inputs = w.shape
-        w, laid = w.contiguous(), torch.empty(upwards(width, WIDE), upwards(inputs, STEP), dtype=w.dtype)
+        w, laid = w.contiguous(), tiles(width, inputs, WIDE)
         self._lay_out(inputs, width, w.data_ptr(), laid.data_ptr())
         return laid
 
     def linear(self, x: Tensor, laid: Tensor, width: int, bias: Tensor | None = None) -> Tensor:
         """x wᵀ + bias of x [n, in] and w [width, in], which was laid out: [n, width]."""
-        out, room = torch.empty(len(x), width, dtype=x.dtype), tiles(len(x), x.shape[1])
+        out, room = torch.empty(len(x), width, dtype=x.dtype), tiles(len(x), x.shape[1], SIDE)
         x = x.contiguous()
-        self._multiply(torch.get_num_threads(), *x.shape, width, x.data_ptr(), laid.data_ptr(), at(bias),
-                       room.data_ptr(), out.data_ptr())
+        self._multiply(*x.shape, width, x.data_ptr(), laid.data_ptr(), at(bias), room.data_ptr(), out.data_ptr())
         return out
 
     def add_product(self, total: Tensor, g: Tensor, x: Tensor) -> None:
         """total [out, in] fp32 += gᵀ x of g [n, out] and x [n, in]."""
         (n, width), inputs = g.shape, x.shape[1]
-        g, x, room, room_x = g.contiguous(), x.contiguous(), tiles(width, n), torch.empty(
-            upwards(inputs, WIDE), upwards(n, STEP), dtype=x.dtype)
-        self._add_product(torch.get_num_threads(), n, inputs, width, g.data_ptr(), x.data_ptr(), room.data_ptr(),
-                          room_x.data_ptr(), total.data_ptr())
+        g, x, room, room_x = g.contiguous(), x.contiguous(), tiles(width, n, SIDE), tiles(inputs, n, WIDE)
+        self._add_product(n, inputs, width, g.data_ptr(), x.data_ptr(), room.data_ptr(), room_x.data_ptr(),
+                          total.data_ptr())
 
 
 def upwards(n: int, to: int) -> int:
@@ -107,9 +102,9 @@ def upwards(n: int, to: int) -> int:
     return -(-n // to) * to
 
 
-def tiles(rows: int, inputs: int) -> Tensor:
-    """Room for a left factor."""
-    return torch.empty(upwards(rows, SIDE), upwards(inputs, STEP), dtype=torch.bfloat16)
+def tiles(rows: int, inputs: int, side: int) -> Tensor:
+    """Room for a left factor (SIDE), or for a right one (WIDE)."""
+    return torch.empty(upwards(rows, side), upwards(inputs, STEP), dtype=torch.bfloat16)
 
 
 @cache
@@ -125,11 +120,17 @@ def products() -> Products | None:
     return found if found is not None and all(map(found.agrees, (960, 1536))) else None
 
 
-def tile_products(w: Tensor) -> TileProducts | None:
-    """Those that multiply by a weight [out, in] in the training pass, if any do."""
-    if w.dtype != torch.bfloat16 or w.device.type != "cpu":
+def products_for(*weights: Tensor) -> Products | None:
+    """Those that multiply by all of these weights [out, in], if any do; for others nothing is compiled."""
+    if any(w.dtype != torch.bfloat16 or w.device.type != "cpu" for w in weights):
         return None
     found = products()
+    return found if found is not None and all(w.shape[1] % found.multiple == 0 for w in weights) else None
+
+
+def tile_products(w: Tensor) -> TileProducts | None:
+    """Those that multiply by a weight [out, in] in the training pass, if any do."""
+    found = products_for(w)
     return found if isinstance(found, TileProducts) else None
 
 

@@ -5,6 +5,7 @@
 // 16 columns.  Four tiles of sums then take all four of the processor's products of two and two.
 
 #include <immintrin.h>
+#include <omp.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -170,9 +171,10 @@ static inline void leave(I rows, I columns, const float *sums, To to, I width, I
 }
 
 // What to [rows, width] gets of x w, both in tiles; by one thread its share
-static void multiplied(I rows, I in, I width, const T *x, const T *w, To to, I threads) {
+static void multiplied(I rows, I in, I width, const T *x, const T *w, To to) {
     I steps = up(in, STEP), panels = up(width, BLOCK), blocks = up(rows, BLOCK), tiles = up(rows, SIDE);
-    I near = least(up(panels, threads), 1 + NEAR / ((steps + 1) * 2 * TILE * (I)sizeof *w)), chunks = up(panels, near);
+    I near = least(up(panels, omp_get_num_threads()), 1 + NEAR / ((steps + 1) * 2 * TILE * (I)sizeof *w));
+    I chunks = up(panels, near);
     I fetching = least(blocks, 4), each = 2 * TILE / LINE / (fetching + !fetching);  // the next panel, by so many blocks
     Tiles before = {0};
     _tile_storeconfig(&before);  // oneDNN remembers what it has set
@@ -194,20 +196,20 @@ static void multiplied(I rows, I in, I width, const T *x, const T *w, To to, I t
 }
 
 // out [rows, width] = x [rows, in] wᵀ + bias, w [width, in] as it was laid out; bias may be null; room: x in tiles
-void multiply(I threads, I rows, I in, I width, const T *x, const T *w, const T *bias, T *room, T *out) {
+void multiply(I rows, I in, I width, const T *x, const T *w, const T *bias, T *room, T *out) {
     #pragma omp parallel
     {
         rows_in_tiles(rows, in, x, room);
-        multiplied(rows, in, width, room, w, (To){out, bias, 0}, threads);
+        multiplied(rows, in, width, room, w, (To){out, bias, 0});
     }
 }
 
 // total [width, in] += gᵀ x, g [rows, width], x [rows, in]; rooms: g's other way round and x in tiles
-void add_product(I threads, I rows, I in, I width, const T *g, const T *x, T *room, T *room_x, float *total) {
+void add_product(I rows, I in, I width, const T *g, const T *x, T *room, T *room_x, float *total) {
     #pragma omp parallel
     {
         columns_in_tiles(width, rows, g, room);
         pairs_in_tiles(rows, in, x, room_x);
-        multiplied(width, rows, in, room, room_x, (To){0, 0, total}, threads);
+        multiplied(width, rows, in, room, room_x, (To){0, 0, total});
     }
 }

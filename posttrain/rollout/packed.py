@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from posttrain.nets.kernels import FEW, Stored, kernels_for
 from posttrain.nets.precision import at_least_fp32
-from posttrain.nets.products import Products, products
+from posttrain.nets.products import products_for
 from posttrain.nets.transformer import Transformer
 
 
@@ -25,7 +23,7 @@ class Packed:
         self.net, self.arch = net, net.arch
         self.plain = {name: net.merged(name) for name, w in net.named_weights() if w.dim() == 2}
         reorder = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
-        self.packed, self.products = None, _products(self.plain) if packs else None
+        self.packed, self.products = None, products_for(*self.plain.values()) if packs else None
         if self.products is not None:
             self.packed = {name: self.products.lay_out(w.detach()) for name, w in self.plain.items()}
         elif packs and reorder is not None and _packs(net.head):
@@ -80,12 +78,6 @@ class Packed:
         arch, norms = self.arch, (self.scales.get(f"{i}.q_norm"), self.scales.get(f"{i}.k_norm"))
         return self.kernels.attend(qkv, norms, arch.norm_epsilon, turn, arch.query_scale * arch.head_width**-0.5, root,
                                    prompts, place, own, start, drawn, arch.reach(i) or 0)
-
-
-def _products(weights: Mapping[str, Tensor]) -> Products | None:
-    """Those that multiply by all of these weights."""
-    found = products()
-    return found if found is not None and all(map(found.multiplies, weights.values())) else None
 
 
 def _packs(weight: Tensor) -> bool:
