@@ -3,10 +3,11 @@
 // Up to TOKENS tokens that descend from each other look together, GROUP rows each: a key is laid out once for all of
 // them.  Whoever attends, in training, prefill or decoding, alone or with others, gets the same to the last bit.
 
-#define WIDTH UP(HEAD, LANES)
-#define MOST UP(TOKENS * GROUP, ROWS)  // rows that look together, filled up to whole tiles
-#define CHUNK 64  // keys that are laid out at a time
-#define ALONE (GROUP <= ROWS && HEAD % (WIDE * LANES) == 0)  // whether one token's sums fit the registers
+#define WIDTH UP(HEAD, 16)  // whatever LANES
+#define SPARE 16  // rows that a tile may add zeros to, beyond the last one
+#define MOST UP(TOKENS * GROUP, STEP < ROWS ? ROWS : STEP)  // rows that look together, filled up to whole tiles
+#define EDGE (STEP < LANES ? LANES : STEP)  // keys of a part are filled up to so many
+#define CHUNK (TILED ? 128 : 64)  // keys that are laid out at a time
 
 // Where a level of a tree keeps the keys and values of its tokens: steps from head to head and from token to token, and
 // how many tokens the levels before it have.
@@ -14,7 +15,7 @@ typedef struct { const T *keys, *values; I key_head, key_step, value_head, value
 
 typedef struct { I begin, low, high; } Range;  // a token looks at [low, high) of the segment that begins there
 
-// What some tokens look at of a level: [low, high) of a segment's KEYS and VALUES, low a multiple of LANES; in a row of
+// What some tokens look at of a level: [low, high) of a segment's KEYS and VALUES, low a multiple of EDGE; in a row of
 // scores it begins `at`.
 typedef struct { const T *x[2]; I step[2], low, high, at; } Part;
 enum { KEYS, VALUES };
@@ -29,72 +30,37 @@ static I parts_of(const Store *stores, I tokens, const Range *ranges, I levels, 
             low = r.low < low ? r.low : low;
             high = r.high > high ? r.high : high;
         }
-        low -= low % LANES;
+        low -= low % EDGE;
         parts[l] = (Part){{s.keys + h * s.key_head + begin * s.key_step,
                            s.values + h * s.value_head + begin * s.value_step},
                           {s.key_step, s.value_step}, low, high, columns};
-        columns += UP(high - low, LANES);
+        columns += UP(high - low, EDGE);
     }
     return columns;
 }
 
-// `scores` and `sums` of one token and one part: nothing is laid out in memory
-static void scores_alone(const Word *x, const Part *p, int what, I columns, float *s) {
-    for (I j = p->low; j < p->high; j += LANES, s += LANES) {
-        V sum[GROUP] = {};
-        for (int w = 0; w < WORDS; w += LANES) {
-            Words a[LANES];
-            cross(p->high - j, p->x[what] + j * p->step[what], p->step[what], w, a);
-            #pragma GCC unroll 16
-            for (int l = 0; l < LANES; l++) for (int g = 0; g < GROUP; g++)
-                sum[g] = plus(sum[g], everywhere(x[g * WORDS + w + l]), a[l]);
-        }
-        for (int g = 0; g < GROUP; g++) memcpy(s + g * columns, sum + g, sizeof *sum);
-    }
-}
-
-static void sums_alone(const Word *w, const Part *p, int what, I columns, float *out) {
-    static const T nothing[WIDE * LANES];
-    for (int c = 0; c < HEAD; c += WIDE * LANES) {
-        V a[GROUP][WIDE] = {};
-        I step = p->step[what];
-        const T *x = p->x[what] + p->low * step + c;
-        for (I j = 0; p->low + PAIR * j < p->high; j++, x += PAIR * step) {
-            const T *below = p->low + PAIR * j + 1 < p->high ? x + step : nothing;
-            for (int i = 0; i < WIDE; i++) fetch(x + (AHEAD + i % PAIR) * step + i / PAIR * PAIR * LANES);
-            for (int i = 0; i < WIDE; i++) {
-                Words column = pair(x + i * LANES, below + i * LANES);
-                for (int g = 0; g < GROUP; g++) a[g][i] = plus(a[g][i], everywhere(w[g * columns / PAIR + j]), column);
-            }
-        }
-        for (int g = 0; g < GROUP; g++) memcpy(out + g * WIDTH + c, a[g], sizeof a[g]);
-    }
-}
+#include "attention_alone.c"
 
 // s [rows, columns] = x · each key, or each value, of all parts; x [rows filled up to ROWS, HEAD]
 static void scores(I rows, const T *x, const Part *parts, I levels, int what, I columns, float *s) {
-    Word room[CHUNK * WORDS];
-    for (const Part *p = parts; p < parts + levels; p++) {
-        if (ALONE && rows == GROUP) scores_alone((const Word *)x, p, what, columns, s + p->at);
-        else for (I j = p->low; j < p->high; j += CHUNK) {
-            I count = p->high - j < CHUNK ? p->high - j : CHUNK;
-            crossed(count, p->x[what] + j * p->step[what], p->step[what], room);
-            multiply(rows, UP(count, LANES) / LANES, WORDS, (Factor){(const Word *)x, WORDS, 1},
-                     (Factor){room, WORDS * LANES, LANES}, 0, s + p->at + j - p->low, columns);
-        }
+    Word room[CHUNK * WORDS] __attribute__((aligned(64)));
+    for (const Part *p = parts; p < parts + levels; p++) for (I j = p->low; j < p->high; j += CHUNK) {
+        I count = p->high - j < CHUNK ? p->high - j : CHUNK;
+        crossed(count, p->x[what] + j * p->step[what], p->step[what], room);
+        multiply(rows, UP(count, LANES) / LANES, WORDS, (Factor){(const Word *)x, WORDS, 1},
+                 (Factor){room, WORDS * LANES, LANES}, 0, s + p->at + j - p->low, columns);
     }
 }
 
 // out [rows, WIDTH] = w · keys, or values, of one part, or out + that where there is `more`; w [rows, columns]
 static void sums(I rows, const T *w, const Part *p, int what, I columns, int more, float *out) {
-    Word room[CHUNK / PAIR * WIDTH];
-    const Word *from = (const Word *)(w + p->at);
-    if (ALONE && rows == GROUP && !more) sums_alone(from, p, what, columns, out);
-    else for (I j = p->low; j < p->high; j += CHUNK) {
+    Word room[CHUNK / PAIR * WIDTH] __attribute__((aligned(64)));
+    for (I j = p->low; j < p->high; j += CHUNK) {
         I count = p->high - j < CHUNK ? p->high - j : CHUNK;
         joined(count, HEAD, p->x[what] + j * p->step[what], p->step[what], room, WIDTH);
-        multiply(rows, WIDTH / LANES, UP(count, PAIR) / PAIR, (Factor){from + (j - p->low) / PAIR, columns / PAIR, 1},
-                 (Factor){room, LANES, WIDTH}, more || j > p->low, out, WIDTH);
+        multiply(rows, WIDTH / LANES, UP(count, STEP) / PAIR,
+                 (Factor){(const Word *)(w + p->at + j - p->low), columns / PAIR, 1}, (Factor){room, LANES, WIDTH},
+                 more || j > p->low, out, WIDTH);
     }
 }
 
@@ -114,14 +80,16 @@ static __attribute__((noinline)) void shares(I columns, float *s, T *p) {
 }
 
 // How much each row of q [tokens GROUP, HEAD] weighs each key of all parts, 0 where its token does not look:
-// p [tokens GROUP, columns], s as large
-static void weights(I tokens, const T *q, const Part *parts, const Range *ranges, I levels, I columns, float *s,
-                    T *p) {
-    scores(tokens * GROUP, q, parts, levels, KEYS, columns, s);
+// p [tokens GROUP, columns], s as large; alone: of one token, as attention_alone.c wants it
+static void weights(int alone, I tokens, const T *q, const Part *parts, const Range *ranges, I levels, I columns,
+                    float *s, T *p) {
+    if (alone)
+        for (I l = 0; l < levels; l++) scores_alone((const Word *)q, parts + l, KEYS, columns, s + parts[l].at);
+    else scores(tokens * GROUP, q, parts, levels, KEYS, columns, s);
     for (I row = 0; row < tokens * GROUP; row++, s += columns, p += columns) {
         for (I l = 0; l < levels; l++) {
             Range r = ranges[row / GROUP * levels + l]; const Part *of = parts + l;
-            I end = of->low + UP(of->high - of->low, LANES);
+            I end = of->low + UP(of->high - of->low, EDGE);
             for (I j = of->low; j < r.low; j++) s[of->at + j - of->low] = -INFINITY;
             for (I j = r.high; j < end; j++) s[of->at + j - of->low] = -INFINITY;
         }
@@ -129,16 +97,17 @@ static void weights(I tokens, const T *q, const Part *parts, const Range *ranges
     }
 }
 
-// Tokens look at all parts, and each part's share is added after the other's: q [tokens GROUP filled up to ROWS, HEAD],
-// room [2, MOST, columns], out [tokens, GROUP, HEAD] with tokens that are `step` numbers apart.
-static void look(I tokens, const T *q, const Part *parts, const Range *ranges, I levels, I columns, float *room, T *out,
-                 I step) {
+// Tokens look at all parts, and each part's share is added after the other's: q as `weights` wants it, room [2, MOST,
+// columns], out [tokens, GROUP, HEAD] with tokens that are `step` numbers apart.
+static void look(int alone, I tokens, const T *q, const Part *parts, const Range *ranges, I levels, I columns,
+                 float *room, T *out, I step) {
     float o[MOST * WIDTH], its[MOST * WIDTH];
     T *p = (T *)(room + MOST * columns);
-    weights(tokens, q, parts, ranges, levels, columns, room, p);
+    weights(alone, tokens, q, parts, ranges, levels, columns, room, p);
     memset(o, 0, tokens * GROUP * WIDTH * sizeof(float));
     for (const Part *of = parts; of < parts + levels; of++) if (of->high > of->low) {
-        sums(tokens * GROUP, p, of, VALUES, columns, 0, its);
+        if (alone) sums_alone((const Word *)(p + of->at), of, VALUES, columns, its);
+        else sums(tokens * GROUP, p, of, VALUES, columns, 0, its);
         for (I d = 0; d < tokens * GROUP * WIDTH; d++) o[d] = rounded(o[d] + rounded(its[d]));
     }
     for (I r = 0; r < tokens * GROUP; r++)
@@ -180,17 +149,21 @@ void attend(I threads, I rows, I kv, const T *qkv, const float *q_norm, const fl
             const T *prompt_keys, const T *prompt_values, I rest, const I *place, T *own_keys, T *own_values, I limit,
             const I *start, const I *drawn, I reach, I columns, float *scratch, T *out) {
     I heads = kv * GROUP;
-    #pragma omp parallel for collapse(2) num_threads(threads) if (rows * kv * columns > 64)
+    #pragma omp parallel num_threads(threads) if (rows * kv * columns > 64)
+    {
+    Tiles before;
+    use(&ONE, &before);
+    #pragma omp for collapse(2)
     for (I i = 0; i < rows; i++) for (I h = 0; h < kv; h++) {
         const T *queries = qkv + i * (heads + 2 * kv) * HEAD, *keys = queries + heads * HEAD, *values = keys + kv * HEAD;
         const float *c = cos ? cos + i * (HEAD / 2) : 0, *s = cos ? sin + i * (HEAD / 2) : 0;
-        float x[HEAD], r = 1; T q[UP(GROUP, ROWS) * HEAD] = {0};
+        float x[HEAD], r = 1; T q[QUERIES] __attribute__((aligned(64))) = {0};
         for (int g = 0; g < GROUP; g++) {
             I head = h * GROUP + g;
             if (q_norm) r = across ? norm_of(queries, heads * HEAD, epsilon)
                                    : norm_of(queries + head * HEAD, HEAD, epsilon);
             turned(queries + head * HEAD, q_norm ? q_norm + across * head * HEAD : 0, r, c, s, x);
-            for (int d = 0; d < HEAD; d++) q[g * HEAD + d] = narrow(x[d] * scale);
+            for (int d = 0; d < HEAD; d++) q[AT(g, d)] = narrow(x[d] * scale);
         }
         if (k_norm) r = across ? norm_of(keys, kv * HEAD, epsilon) : norm_of(keys + h * HEAD, HEAD, epsilon);
         turned(keys + h * HEAD, k_norm ? k_norm + across * h * HEAD : 0, r, c, s, x);
@@ -211,8 +184,10 @@ void attend(I threads, I rows, I kv, const T *qkv, const float *q_norm, const fl
         }
         Part parts[3];
         I many = parts_of(stores, 1, ranges, 3, 0, parts);
-        look(1, q, parts, ranges, 3, many, scratch + omp_get_thread_num() * 2 * MOST * columns,
+        look(ALONE, 1, q, parts, ranges, 3, many, scratch + omp_get_thread_num() * 2 * MOST * columns,
              out + (i * heads + h * GROUP) * HEAD, 0);
+    }
+    use(&before, 0);
     }
 }
 
@@ -237,7 +212,11 @@ static void scaled(I tokens, const T *x, I step, float scale, T *to) {
 // [n, levels], scratch [threads, 2, MOST, columns], no tokens that look together having more columns.
 void tree_look(I threads, I n, I kv, I levels, const T *q, const Store *stores, const Range *ranges, float scale,
                I columns, float *scratch, T *out) {
-    #pragma omp parallel for collapse(2) num_threads(threads) schedule(static, 1)
+    #pragma omp parallel num_threads(threads)
+    {
+    Tiles before;
+    use(&MANY, &before);
+    #pragma omp for collapse(2) schedule(static, 1)
     for (I h = 0; h < kv; h++) for (I first = 0; first < n; first += TOKENS) {
         I end = first + TOKENS < n ? first + TOKENS : n, step = kv * GROUP * HEAD, many;
         float *room = scratch + omp_get_thread_num() * 2 * MOST * columns;
@@ -247,20 +226,23 @@ void tree_look(I threads, I n, I kv, I levels, const T *q, const Store *stores, 
             many = together(own, levels, end - i);
             scaled(many, q + at, step, scale, mine);
             I its = parts_of(stores, many, own, levels, h, parts);
-            look(many, mine, parts, own, levels, its, room, out + at, step);
+            look(0, many, mine, parts, own, levels, its, room, out + at, step);
         }
+    }
+    use(&before, 0);
     }
 }
 
-// to [tokens of the part, HEAD], `step` numbers apart, += the sum over rows of w [rows, columns] times x [rows, WIDTH],
-// which are both joined
-static void spread(I rows, const Word *w, I columns, const Word *x, const Part *p, float *to, I step) {
-    float room[CHUNK * WIDTH];
+// to [tokens of the part filled up to ROWS, WIDTH], `step` numbers apart, += the sum over rows of w [rows, columns] times
+// x [rows, WIDTH], which is joined
+static void spread(I rows, const T *w, I columns, const Word *x, const Part *p, float *to, I step) {
+    Word flipped[CHUNK * MOST / PAIR] __attribute__((aligned(64)));
+    const I steps = UP(rows, STEP) / PAIR;
     for (I j = p->low; j < p->high; j += CHUNK) {
         I count = p->high - j < CHUNK ? p->high - j : CHUNK;
-        multiply(count, WIDTH / LANES, UP(rows, PAIR) / PAIR, (Factor){w + p->at + j - p->low, 1, columns},
-                 (Factor){x, LANES, WIDTH}, 0, room, WIDTH);
-        for (I t = 0; t < count; t++) for (int d = 0; d < HEAD; d++) to[(j + t) * step + d] += room[t * WIDTH + d];
+        joined_crossed(rows, count, w + p->at + j - p->low, columns, flipped);
+        multiply(count, WIDTH / LANES, steps, (Factor){flipped, steps, 1}, (Factor){x, LANES, WIDTH}, 1, to + j * step,
+                 step);
     }
 }
 
@@ -275,44 +257,47 @@ static void slopes(I rows, I columns, const T *p, const float *s, T *ds) {
 }
 
 // Gradients of `tree_look`, g being the one at its result: dq [n, GROUP kv, HEAD], and of keys and values a sum for each
-// thread, [threads, n, kv, HEAD] of all levels' tokens one after the other; scratch [threads, 4, MOST, columns].
+// thread, [threads, n + SPARE, kv, WIDTH] of all levels' tokens one after the other; scratch [threads, 3, MOST, columns].
 // Weights are computed again:
 //     ds = p (g·v − Σ p g·v),   dq = scale Σ ds k,   dk += ds q,   dv += p g
 void tree_look_back(I threads, I n, I kv, I levels, const T *q, const Store *stores, const Range *ranges, float scale,
                     I columns, float *scratch, const T *g, T *dq, float *dk, float *dv) {
-    #pragma omp parallel for collapse(2) num_threads(threads) schedule(static, 1)
+    #pragma omp parallel num_threads(threads)
+    {
+    Tiles before;
+    use(&MANY, &before);
+    #pragma omp for collapse(2) schedule(static, 1)
     for (I h = 0; h < kv; h++) for (I first = 0; first < n; first += TOKENS) {
         I end = first + TOKENS < n ? first + TOKENS : n, step = kv * GROUP * HEAD, many;
         I thread = omp_get_thread_num();
-        float *s = scratch + thread * 4 * MOST * columns;
-        T *p = (T *)(s + 2 * MOST * columns), *ds = (T *)(s + 3 * MOST * columns);
+        float *s = scratch + thread * 3 * MOST * columns;
+        T *p = (T *)(s + MOST * columns), *ds = (T *)(s + 2 * MOST * columns);
         for (I i = first; i < end; i += many) {
             const Range *own = ranges + i * levels;
             T mine[MOST * HEAD], from[MOST * HEAD]; Part parts[LEVELS];
-            Word q_words[UP(MOST, PAIR) / PAIR * WIDTH], g_words[UP(MOST, PAIR) / PAIR * WIDTH];
+            Word q_words[MOST / PAIR * WIDTH], g_words[MOST / PAIR * WIDTH];
             float sum[MOST * WIDTH]; int more = 0;
             many = together(own, levels, end - i);
             I rows = many * GROUP, at = i * step + h * GROUP * HEAD;
             I its = parts_of(stores, many, own, levels, h, parts);
             scaled(many, q + at, step, scale, mine);
             scaled(many, g + at, step, 1, from);
-            weights(many, mine, parts, own, levels, its, s, p);
+            weights(0, many, mine, parts, own, levels, its, s, p);
             scores(rows, from, parts, levels, VALUES, its, s);
             slopes(rows, its, p, s, ds);
-            Word *p_words = (Word *)s, *ds_words = (Word *)(s + MOST * columns);  // of g·v nothing is needed any more
-            joined(rows, its, p, its, p_words, its);
-            joined(rows, its, ds, its, ds_words, its);
             joined(rows, HEAD, mine, HEAD, q_words, WIDTH);
             joined(rows, HEAD, from, HEAD, g_words, WIDTH);
             for (I l = 0; l < levels; l++) if (parts[l].high > parts[l].low) {
-                I to = ((thread * n + stores[l].before + own[l].begin) * kv + h) * HEAD;
+                I to = ((thread * (n + SPARE) + stores[l].before + own[l].begin) * kv + h) * WIDTH;
                 sums(rows, ds, parts + l, KEYS, its, more, sum);
-                spread(rows, ds_words, its, q_words, parts + l, dk + to, kv * HEAD);
-                spread(rows, p_words, its, g_words, parts + l, dv + to, kv * HEAD);
+                spread(rows, ds, its, q_words, parts + l, dk + to, kv * WIDTH);
+                spread(rows, p, its, g_words, parts + l, dv + to, kv * WIDTH);
                 more = 1;
             }
             for (I r = 0; r < rows; r++) for (int d = 0; d < HEAD; d++)
                 dq[at + r / GROUP * step + r % GROUP * HEAD + d] = narrow(sum[r * WIDTH + d] * scale);
         }
+    }
+    use(&before, 0);
     }
 }

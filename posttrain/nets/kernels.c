@@ -7,6 +7,7 @@
 //   BF16   1: T is bf16, 0: fp32         GELU   1: the gate is GELU (tanh), 0: SiLU
 //   FEW    rows of `product`, at most    LEVELS of a tree, at most
 //   TOKENS that look together, at most
+//   TILED  1: attention multiplies by the processor's tiles: of bf16, HEAD a multiple of 32, GROUP at most 16
 //
 // threads: how many there may be, where each has numbers of its own.
 
@@ -214,7 +215,7 @@ void masses_back(I rows, I width, T *z, float inverse, const float *most, const 
 #define LANES 4
 #define FUSED(a, x, y) ((a) + (x) * (y))
 #endif
-#define ROWS 4  // of a tile
+#define ROWS (TILED ? 16 : 4)  // of a tile
 #define WIDE (LANES == 8 ? 2 : 4)  // of which so many times LANES are its columns: as many sums as there are registers
 typedef float V __attribute__((vector_size(4 * LANES)));
 

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from posttrain.home import home
 from posttrain.nets.architecture import Architecture
-from posttrain.nets.precision import cpu_flags
+from posttrain.nets.precision import cpu_flags, has_tiles
 
 SOURCE, *INCLUDED = (Path(__file__).with_name(name)
-                     for name in ("kernels.c", "elementary.h", "tiles.c", "attention.c"))
+                     for name in ("kernels.c", "elementary.h", "tiles.c", "attention.c", "attention_alone.c"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math",
          "-fassociative-math", "-fno-signed-zeros", "-ffp-contract=fast")
 COMPILE_SECONDS = 60  # most that it may take; two are usual
@@ -33,7 +33,8 @@ ARGUMENTS = {"n": ctypes.c_int64, "f": ctypes.c_float, "p": ctypes.c_void_p}  # 
 
 LEVELS = 16  # of a tree, at most
 TOGETHER = 96  # queries of one key head that look together, about
-GRAIN = 16  # rows and columns of scratch come in so many, which no processor's vectors exceed
+SPARE = 16  # rows, and columns of a head, of which that many are filled up in sums
+GRAIN = 32  # rows and columns of scratch come in so many, which no processor's vectors or tiles exceed
 
 Made = TypeVar("Made")
 Stored = Sequence[Tensor]  # keys and values [places, K, N, D]
@@ -158,12 +159,13 @@ class Kernels:
                   ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients to q and to all levels' keys and values [n, K, D] of `look`; g [n, H, D] is that at its result."""
         kv, where, threads = stores[0][0].shape[1], table(stores), torch.get_num_threads()
-        scratch, dq = room(q.shape[1] // kv, most_keys(ranges), len(stores), 4), torch.empty(q.shape, dtype=q.dtype)
-        dk, dv = torch.zeros(2, threads, len(q), kv, q.shape[2])
+        scratch, dq = room(q.shape[1] // kv, most_keys(ranges), len(stores), 3), torch.empty(q.shape, dtype=q.dtype)
+        sums = torch.zeros(2, threads, len(q) + SPARE, kv, q.shape[2] + -q.shape[2] % SPARE)
         self._look_back(threads, len(q), kv, len(stores), q.data_ptr(), where.data_ptr(), ranges.data_ptr(),
                         q.shape[2]**-0.5, scratch.shape[-1], scratch.data_ptr(), g.data_ptr(), dq.data_ptr(),
-                        dk.data_ptr(), dv.data_ptr())
-        return dq, dk.sum(0).to(q.dtype), dv.sum(0).to(q.dtype)
+                        sums[0].data_ptr(), sums[1].data_ptr())
+        dk, dv = sums.sum(1)[:, : len(q), :, : q.shape[2]].to(q.dtype)
+        return dq, dk, dv
 
 
 def most_keys(ranges: Tensor) -> int:
@@ -259,7 +261,8 @@ def compiled(head: int = 64, group: int = 1, bf16: bool = False, gelu: bool = Fa
         Uncompiled: if there is no compiler, or it fails.
     """
     return Kernels(built(SOURCE, f"-DHEAD={head}", f"-DGROUP={group}", f"-DBF16={int(bf16)}", f"-DGELU={int(gelu)}",
-                         f"-DFEW={FEW}", f"-DLEVELS={LEVELS}", f"-DTOKENS={tokens_together(group)}"))
+                         f"-DFEW={FEW}", f"-DLEVELS={LEVELS}", f"-DTOKENS={tokens_together(group)}",
+                         f"-DTILED={int(bf16 and head % 32 == 0 and group <= 16 and has_tiles())}"))
 
 
 def built(source: Path, *defined: str) -> ctypes.CDLL:

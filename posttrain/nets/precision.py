@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+TILES = (158, 0x1023, 18)  # Linux on x86-64: arch_prctl, which asks for a feature's use, of tiles' numbers
 SUMMED = 1 << 15  # numbers whose squares fp32 adds without a loss that shows
 
 
@@ -35,6 +38,12 @@ def cpu_flags() -> frozenset[str]:
 def has_native_bf16() -> bool:
     """Whether the processor multiplies bf16 faster than fp32."""
     return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
+
+
+@cache
+def has_tiles() -> bool:
+    """Whether the processor multiplies bf16 by tiles (AMX), and the system lets this process use them."""
+    return "amx_bf16" in cpu_flags() and ctypes.CDLL(None).syscall(*map(ctypes.c_long, TILES)) == 0
 
 
 def compute_type(precision: str, device: str = "cpu") -> torch.dtype:

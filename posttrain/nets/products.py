@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from posttrain.nets.kernels import Uncompiled, add_to, at, built, function_of, or_none
-from posttrain.nets.precision import cpu_flags
+from posttrain.nets.kernels import add_to, at, built, function_of, or_none
+from posttrain.nets.precision import cpu_flags, has_tiles
 
 SOURCE = Path(__file__).with_name("products.c")
 AMX_SOURCE = Path(__file__).with_name("products_amx.c")
@@ -64,14 +64,7 @@ class TileProducts(Products):
     multiple = 1
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        """
-        Raises:
-            Uncompiled: the system keeps tiles from this process.
-        """
-        function, refused = partial(function_of, library), ctypes.c_int64(-1)
-        function("allowed", "p")(ctypes.addressof(refused))
-        if refused.value:
-            raise Uncompiled("the system does not let this process use the processor's tiles")
+        function = partial(function_of, library)
         self._lay_out, self._multiply = function("lay_out", "nnpp"), function("multiply", "nnnppppp")
         self._add_product = function("add_product", "nnnppppp")
 
@@ -114,7 +107,7 @@ def products() -> Products | None:
     flags = cpu_flags()
     if not {"avx512_bf16", "avx512bw", "avx512vl"} <= flags:
         return None
-    if "amx_bf16" in flags:
+    if has_tiles():
         return or_none(lambda: TileProducts(built(AMX_SOURCE)))
     found = or_none(lambda: Products(built(SOURCE)))
     return found if found is not None and all(map(found.agrees, (960, 1536))) else None

@@ -26,17 +26,79 @@ static inline Words everywhere(Word x) { return x - (Words){}; }
 
 static inline void fetch(const T *x) { __builtin_prefetch(x, 0, 2); }
 
-// Steps `across` from row to row, or from LANES columns to the next ones, and `along` a sum.
+// Steps `across` from row to row, or from LANES columns to the next ones, and `along` a sum: of a left factor it is 1.
 typedef struct { const Word *at; I across, along; } Factor;
 
 #define INLINE static inline __attribute__((always_inline))
+
+#if TILED
+#define SIDE 16  // words along the sum of a tile, and its rows and columns
+#define STEP (SIDE * PAIR)  // numbers of a sum that are added at once: those beyond its last must be zeros
+
+typedef struct { uint8_t palette, start, nothing[14]; uint16_t bytes[16]; uint8_t rows[16]; } Tiles;
+
+// Many rows: sums in tiles 0 to 3, left factors in 4 and 5, right ones in 6 and 7.  The GROUP rows of one token: its
+// sums of keys or values in 0 to 3, its weights of them in 4; the others are whole.
+static const Tiles MANY = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+static const Tiles ONE = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64},
+                          {GROUP, GROUP, GROUP, GROUP, GROUP, 16, 16, 16}};
+
+// Says how a thread uses its tiles, and how it did: oneDNN remembers what it has set.
+static inline void use(const Tiles *shape, Tiles *before) {
+    if (before) *before = (Tiles){0}, _tile_storeconfig(before);
+    _tile_loadconfig(shape);
+}
+
+// One or two tiles of rows and of columns of x y
+INLINE void tile(const int down, const int wide, I steps, Factor x, Factor y, int more, float *out, I out_row) {
+    const I row = out_row * sizeof *out, left = x.across * sizeof(Word), right = y.along * sizeof(Word);
+    float *below = out + SIDE * out_row;
+    if (more) {
+        _tile_loadd(0, out, row);
+        if (wide > 1) _tile_loadd(1, out + SIDE, row);
+        if (down > 1) _tile_loadd(2, below, row);
+        if (down > 1 && wide > 1) _tile_loadd(3, below + SIDE, row);
+    } else {
+        _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+    }
+    for (; steps > 0; steps -= SIDE, x.at += SIDE, y.at += SIDE * y.along) {
+        _tile_loadd(4, x.at, left); _tile_loadd(6, y.at, right);
+        _tile_dpbf16ps(0, 4, 6);
+        if (wide > 1) { _tile_loadd(7, y.at + y.across, right); _tile_dpbf16ps(1, 4, 7); }
+        if (down > 1) { _tile_loadd(5, x.at + SIDE * x.across, left); _tile_dpbf16ps(2, 5, 6); }
+        if (down > 1 && wide > 1) _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, out, row);
+    if (wide > 1) _tile_stored(1, out + SIDE, row);
+    if (down > 1) _tile_stored(2, below, row);
+    if (down > 1 && wide > 1) _tile_stored(3, below + SIDE, row);
+}
+
+// out [rows filled up to SIDE, wide LANES] = x y, or out + x y where there is `more`; zeros fill up both factors' steps
+static __attribute__((noinline)) void multiply(I rows, I wide, I steps, Factor x, Factor y, int more, float *out,
+                                               I out_row) {
+    __asm__ volatile("" ::: "memory");  // the compiler does not know that tiles are loaded from memory
+    for (I c = 0; c < wide; c += 2) for (I r = 0; r < rows; r += 2 * SIDE) {
+        Factor left = {x.at + r * x.across, x.across, 1}, right = {y.at + c * y.across, y.across, y.along};
+        float *to = out + r * out_row + c * LANES;
+        if (rows - r > SIDE && wide - c > 1) tile(2, 2, steps, left, right, more, to, out_row);
+        else if (rows - r > SIDE) tile(2, 1, steps, left, right, more, to, out_row);
+        else if (wide - c > 1) tile(1, 2, steps, left, right, more, to, out_row);
+        else tile(1, 1, steps, left, right, more, to, out_row);
+    }
+}
+#else
+#define STEP PAIR
+typedef struct { char nothing; } Tiles;
+static const Tiles MANY, ONE;
+static inline void use(const Tiles *shape, Tiles *before) { (void)shape; (void)before; }
 
 // ROWS rows and `wide` times LANES columns of x y
 INLINE void tile(const int wide, I steps, Factor x, Factor y, int more, float *out, I out_row) {
     V a[ROWS][WIDE] = {};
     if (more) for (int r = 0; r < ROWS; r++)
         for (int c = 0; c < wide; c++) memcpy(&a[r][c], out + r * out_row + c * LANES, sizeof(V));
-    for (; steps; steps--, x.at += x.along, y.at += y.along) {
+    for (; steps; steps--, x.at++, y.at += y.along) {
         Words column[WIDE];
         for (int c = 0; c < wide; c++) memcpy(column + c, y.at + c * y.across, sizeof(V));
         for (int r = 0; r < ROWS; r++) {
@@ -52,12 +114,13 @@ INLINE void tile(const int wide, I steps, Factor x, Factor y, int more, float *o
 static __attribute__((noinline)) void multiply(I rows, I wide, I steps, Factor x, Factor y, int more, float *out,
                                                I out_row) {
     for (I r = 0; r < rows; r += ROWS) for (I c = 0; c < wide;) {
-        Factor left = {x.at + r * x.across, x.across, x.along}, right = {y.at + c * y.across, y.across, y.along};
+        Factor left = {x.at + r * x.across, x.across, 1}, right = {y.at + c * y.across, y.across, y.along};
         float *to = out + r * out_row + c * LANES;
         if (wide - c >= WIDE) tile(WIDE, steps, left, right, more, to, out_row), c += WIDE;
         else tile(1, steps, left, right, more, to, out_row), c++;
     }
 }
+#endif
 
 // LANES words, of which each is a number of x and the one below it, at y
 static inline Words pair(const T *x, const T *y) {
@@ -73,10 +136,11 @@ static inline Words pair(const T *x, const T *y) {
 #endif
 }
 
-// Words of x [rows, width]: a number and the one below it, or a zero; to [rows / PAIR, .]
+// Words of x [rows, width]: a number and the one below it; to [rows filled up to STEP / PAIR, .] with zeros
 static void joined(I rows, I width, const T *x, I step, Word *to, I to_step) {
     static const T nothing[LANES];
-    for (I i = 0; i < rows; i += PAIR, x += PAIR * step, to += to_step) {
+    for (I i = 0; i < UP(rows, STEP); i += PAIR, x += PAIR * step, to += to_step) {
+        if (i >= rows) { memset(to, 0, width * sizeof *to); continue; }
         const int last = i + 1 == rows;
         I d = 0;
         for (; d + LANES <= width; d += LANES) {
@@ -107,17 +171,9 @@ static void joined(I rows, I width, const T *x, I step, Word *to, I to_step) {
 #define MIXED(a, b, ...) __builtin_shuffle(a, b, (Words){__VA_ARGS__})
 #endif
 
-// a = the w-th word and the next ones of LANES rows of x [rows, HEAD], with a lane for each row; the last row stands in
-// the lanes of those beyond it
-INLINE void cross(I rows, const T *x, I step, int w, Words *a) {
+// Words [LANES][LANES] the other way round
+INLINE void flip(Words *a) {
     Words b[LANES];
-    #pragma GCC unroll 16
-    for (int l = 0; l < LANES; l++) {
-        const T *from = x + (l < rows ? l : rows - 1) * step + w * PAIR;
-        fetch(from + AHEAD * step);
-        if (w + LANES <= WORDS) memcpy(a + l, from, sizeof *a);
-        else a[l] = (Words){}, memcpy(a + l, from, WORDS % LANES * sizeof(Word));
-    }
     #pragma GCC unroll 4
     for (int round = 1; round < LANES; round *= 2) {  // each moves the first bit of the row behind those of the lane
         #pragma GCC unroll 8
@@ -130,11 +186,40 @@ INLINE void cross(I rows, const T *x, I step, int w, Words *a) {
     }
 }
 
+// a = the w-th word and the next ones of LANES rows of x [rows, HEAD], with a lane for each row; the last row stands in
+// the lanes of those beyond it
+INLINE void cross(I rows, const T *x, I step, int w, Words *a) {
+    #pragma GCC unroll 16
+    for (int l = 0; l < LANES; l++) {
+        const T *from = x + (l < rows ? l : rows - 1) * step + w * PAIR;
+        fetch(from + AHEAD * step);
+        if (w + LANES <= WORDS) memcpy(a + l, from, sizeof *a);
+        else a[l] = (Words){}, memcpy(a + l, from, WORDS % LANES * sizeof(Word));
+    }
+    flip(a);
+}
+
 // Words of x [rows, HEAD], with a lane for each row: to [rows / LANES, WORDS, LANES]
 static void crossed(I rows, const T *x, I step, Word *to) {
     for (I i = 0; i < rows; i += LANES) for (int w = 0; w < WORDS; w += LANES) {
         Words a[LANES];
         cross(rows - i, x + i * step, step, w, a);
         for (int l = 0; l < LANES && w + l < WORDS; l++) memcpy(to + i * WORDS + (w + l) * LANES, a + l, sizeof *a);
+    }
+}
+
+// Words of w [rows, width] the other way round: a number and the one below it, one step of a sum over the rows after the
+// other; to [width filled up to LANES, rows filled up to STEP / PAIR]
+static void joined_crossed(I rows, I width, const T *w, I step, Word *to) {
+    static const T nothing[LANES];
+    const I steps = UP(rows, STEP) / PAIR;
+    for (I r = 0; r < steps; r += LANES) for (I j = 0; j < width; j += LANES) {
+        Words a[LANES];
+        for (int l = 0; l < LANES; l++) {
+            I at = (r + l) * PAIR; const T *x = w + at * step + j;
+            a[l] = at < rows ? pair(x, at + 1 < rows ? x + step : nothing) : (Words){};
+        }
+        flip(a);
+        for (int l = 0; l < LANES; l++) memcpy(to + (j + l) * steps + r, a + l, (steps - r < LANES ? steps - r : LANES) * sizeof(Word));
     }
 }
