@@ -6,7 +6,7 @@
 #define WIDTH UP(HEAD, 16)  // whatever LANES
 #define SPARE 16  // rows that a tile may add zeros to, beyond the last one
 #define MOST UP(TOKENS * GROUP, STEP < ROWS ? ROWS : STEP)  // rows that look together, filled up to whole tiles
-#define EDGE (STEP < LANES ? LANES : STEP)  // keys of a part are filled up to so many
+#define EDGE (2 * LANES)  // keys of a part are filled up to so many, which STEP does not exceed
 #define CHUNK (TILED ? 128 : 64)  // keys that are laid out at a time
 
 // Where a level of a tree keeps the keys and values of its tokens: steps from head to head and from token to token, and
@@ -103,6 +103,8 @@ static void look(int alone, I tokens, const T *q, const Part *parts, const Range
                  float *room, T *out, I step) {
     float o[MOST * WIDTH], its[MOST * WIDTH];
     T *p = (T *)(room + MOST * columns);
+    Tiles before;
+    use(alone ? &ONE : &MANY, &before);
     weights(alone, tokens, q, parts, ranges, levels, columns, room, p);
     memset(o, 0, tokens * GROUP * WIDTH * sizeof(float));
     for (const Part *of = parts; of < parts + levels; of++) if (of->high > of->low) {
@@ -110,6 +112,7 @@ static void look(int alone, I tokens, const T *q, const Part *parts, const Range
         else sums(tokens * GROUP, p, of, VALUES, columns, 0, its);
         for (I d = 0; d < tokens * GROUP * WIDTH; d++) o[d] = rounded(o[d] + rounded(its[d]));
     }
+    use(&before, 0);
     for (I r = 0; r < tokens * GROUP; r++)
         for (int d = 0; d < HEAD; d++) out[r / GROUP * step + r % GROUP * HEAD + d] = narrow(o[r * WIDTH + d]);
 }
@@ -149,11 +152,7 @@ void attend(I threads, I rows, I kv, const T *qkv, const float *q_norm, const fl
             const T *prompt_keys, const T *prompt_values, I rest, const I *place, T *own_keys, T *own_values, I limit,
             const I *start, const I *drawn, I reach, I columns, float *scratch, T *out) {
     I heads = kv * GROUP;
-    #pragma omp parallel num_threads(threads) if (rows * kv * columns > 64)
-    {
-    Tiles before;
-    use(&ONE, &before);
-    #pragma omp for collapse(2)
+    #pragma omp parallel for collapse(2) num_threads(threads) if (rows * kv * columns > 64)
     for (I i = 0; i < rows; i++) for (I h = 0; h < kv; h++) {
         const T *queries = qkv + i * (heads + 2 * kv) * HEAD, *keys = queries + heads * HEAD, *values = keys + kv * HEAD;
         const float *c = cos ? cos + i * (HEAD / 2) : 0, *s = cos ? sin + i * (HEAD / 2) : 0;
@@ -187,8 +186,6 @@ void attend(I threads, I rows, I kv, const T *qkv, const float *q_norm, const fl
         look(ALONE, 1, q, parts, ranges, 3, many, scratch + omp_get_thread_num() * 2 * MOST * columns,
              out + (i * heads + h * GROUP) * HEAD, 0);
     }
-    use(&before, 0);
-    }
 }
 
 // ---------------------------------------------------------------------------------------------------- a tree of tokens
@@ -212,11 +209,7 @@ static void scaled(I tokens, const T *x, I step, float scale, T *to) {
 // [n, levels], scratch [threads, 2, MOST, columns], no tokens that look together having more columns.
 void tree_look(I threads, I n, I kv, I levels, const T *q, const Store *stores, const Range *ranges, float scale,
                I columns, float *scratch, T *out) {
-    #pragma omp parallel num_threads(threads)
-    {
-    Tiles before;
-    use(&MANY, &before);
-    #pragma omp for collapse(2) schedule(static, 1)
+    #pragma omp parallel for collapse(2) num_threads(threads) schedule(static, 1)
     for (I h = 0; h < kv; h++) for (I first = 0; first < n; first += TOKENS) {
         I end = first + TOKENS < n ? first + TOKENS : n, step = kv * GROUP * HEAD, many;
         float *room = scratch + omp_get_thread_num() * 2 * MOST * columns;
@@ -228,8 +221,6 @@ void tree_look(I threads, I n, I kv, I levels, const T *q, const Store *stores, 
             I its = parts_of(stores, many, own, levels, h, parts);
             look(0, many, mine, parts, own, levels, its, room, out + at, step);
         }
-    }
-    use(&before, 0);
     }
 }
 
@@ -246,7 +237,7 @@ static void spread(I rows, const T *w, I columns, const Word *x, const Part *p, 
     }
 }
 
-// ds of some rows of weights p and of s = g·v, all [rows, columns]
+// ds of some rows of weights p and of s = g·v, all [rows, columns]; where p is 0, s is any number
 static void slopes(I rows, I columns, const T *p, const float *s, T *ds) {
     for (I r = 0; r < rows; r++, p += columns, s += columns, ds += columns) {
         float along = 0;
@@ -262,11 +253,7 @@ static void slopes(I rows, I columns, const T *p, const float *s, T *ds) {
 //     ds = p (g·v − Σ p g·v),   dq = scale Σ ds k,   dk += ds q,   dv += p g
 void tree_look_back(I threads, I n, I kv, I levels, const T *q, const Store *stores, const Range *ranges, float scale,
                     I columns, float *scratch, const T *g, T *dq, float *dk, float *dv) {
-    #pragma omp parallel num_threads(threads)
-    {
-    Tiles before;
-    use(&MANY, &before);
-    #pragma omp for collapse(2) schedule(static, 1)
+    #pragma omp parallel for collapse(2) num_threads(threads) schedule(static, 1)
     for (I h = 0; h < kv; h++) for (I first = 0; first < n; first += TOKENS) {
         I end = first + TOKENS < n ? first + TOKENS : n, step = kv * GROUP * HEAD, many;
         I thread = omp_get_thread_num();
@@ -277,11 +264,13 @@ void tree_look_back(I threads, I n, I kv, I levels, const T *q, const Store *sto
             T mine[MOST * HEAD], from[MOST * HEAD]; Part parts[LEVELS];
             Word q_words[MOST / PAIR * WIDTH], g_words[MOST / PAIR * WIDTH];
             float sum[MOST * WIDTH]; int more = 0;
+            Tiles before;
             many = together(own, levels, end - i);
             I rows = many * GROUP, at = i * step + h * GROUP * HEAD;
             I its = parts_of(stores, many, own, levels, h, parts);
             scaled(many, q + at, step, scale, mine);
             scaled(many, g + at, step, 1, from);
+            use(&MANY, &before);
             weights(0, many, mine, parts, own, levels, its, s, p);
             scores(rows, from, parts, levels, VALUES, its, s);
             slopes(rows, its, p, s, ds);
@@ -294,10 +283,9 @@ void tree_look_back(I threads, I n, I kv, I levels, const T *q, const Store *sto
                 spread(rows, p, its, g_words, parts + l, dv + to, kv * WIDTH);
                 more = 1;
             }
+            use(&before, 0);
             for (I r = 0; r < rows; r++) for (int d = 0; d < HEAD; d++)
                 dq[at + r / GROUP * step + r % GROUP * HEAD + d] = narrow(sum[r * WIDTH + d] * scale);
         }
-    }
-    use(&before, 0);
     }
 }

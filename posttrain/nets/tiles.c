@@ -136,13 +136,32 @@ static inline Words pair(const T *x, const T *y) {
 #endif
 }
 
+// The same of 2 LANES words
+static inline void pairs(const T *x, const T *y, Words *to) {
+#if BF16 && defined(__AVX512BW__)
+    const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), next = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    __m512i a = _mm512_loadu_si512(x), b = _mm512_loadu_si512(y);
+    __m512i low = _mm512_unpacklo_epi16(a, b), high = _mm512_unpackhi_epi16(a, b);  // four words each, in turns
+    to[0] = (Words)_mm512_permutex2var_epi64(low, first, high);
+    to[1] = (Words)_mm512_permutex2var_epi64(low, next, high);
+#else
+    to[0] = pair(x, y);
+    to[1] = pair(x + LANES, y + LANES);
+#endif
+}
+
 // Words of x [rows, width]: a number and the one below it; to [rows filled up to STEP / PAIR, .] with zeros
 static void joined(I rows, I width, const T *x, I step, Word *to, I to_step) {
-    static const T nothing[LANES];
+    static const T nothing[2 * LANES];
     for (I i = 0; i < UP(rows, STEP); i += PAIR, x += PAIR * step, to += to_step) {
         if (i >= rows) { memset(to, 0, width * sizeof *to); continue; }
         const int last = i + 1 == rows;
         I d = 0;
+        for (; d + 2 * LANES <= width; d += 2 * LANES) {
+            Words both[2];
+            pairs(x + d, last ? nothing : x + step + d, both);
+            memcpy(to + d, both, sizeof both);
+        }
         for (; d + LANES <= width; d += LANES) {
             Words both = pair(x + d, last ? nothing : x + step + d);
             memcpy(to + d, &both, sizeof both);
@@ -209,17 +228,22 @@ static void crossed(I rows, const T *x, I step, Word *to) {
 }
 
 // Words of w [rows, width] the other way round: a number and the one below it, one step of a sum over the rows after the
-// other; to [width filled up to LANES, rows filled up to STEP / PAIR]
+// other; to [width filled up to 2 LANES, rows filled up to STEP / PAIR]
 static void joined_crossed(I rows, I width, const T *w, I step, Word *to) {
-    static const T nothing[LANES];
+    static const T nothing[2 * LANES];
     const I steps = UP(rows, STEP) / PAIR;
-    for (I r = 0; r < steps; r += LANES) for (I j = 0; j < width; j += LANES) {
-        Words a[LANES];
+    for (I r = 0; r < steps; r += LANES) for (I j = 0; j < width; j += 2 * LANES) {
+        const size_t size = (steps - r < LANES ? steps - r : LANES) * sizeof *to;
+        Words a[2][LANES];
         for (int l = 0; l < LANES; l++) {
             I at = (r + l) * PAIR; const T *x = w + at * step + j;
-            a[l] = at < rows ? pair(x, at + 1 < rows ? x + step : nothing) : (Words){};
+            Words both[2];
+            pairs(at < rows ? x : nothing, at + 1 < rows ? x + step : nothing, both);
+            a[0][l] = both[0], a[1][l] = both[1];
         }
-        flip(a);
-        for (int l = 0; l < LANES; l++) memcpy(to + (j + l) * steps + r, a + l, (steps - r < LANES ? steps - r : LANES) * sizeof(Word));
+        for (int h = 0; h < 2; h++) {
+            flip(a[h]);
+            for (int l = 0; l < LANES; l++) memcpy(to + (j + h * LANES + l) * steps + r, a[h] + l, size);
+        }
     }
 }

@@ -157,8 +157,8 @@ def look_bias(query: Tensor, keys: Sequence[Tensor], reach: int | None = None) -
 
 def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
     """How many first tokens all prompts share, leaving every prompt at least one token of its own."""
-    shortest, first = min(map(len, prompts)) - 1, prompts[0]
-    return next((i for i in range(shortest) if any(p[i] != first[i] for p in prompts)), max(shortest, 0))
+    shortest, low, high = min(map(len, prompts)) - 1, min(map(tuple, prompts)), max(map(tuple, prompts))
+    return next((i for i in range(shortest) if low[i] != high[i]), max(shortest, 0))  # what those two share, all do
 
 
 def attend(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], bias: Tensor) -> Tensor:

@@ -116,22 +116,30 @@ class CausalLM:
         sequences = batch.payload
         assert isinstance(sequences, Sequences)
         parts: list[list[int]] = []
-        used = self.budget
+        prompts: list[Sequence[int]] = []  # of the last part
+        used = 0  # tokens of its prompts and completions
         for unit in batch.unit.unique().tolist():
             rows = (batch.unit == unit).nonzero()[:, 0].tolist()
             costs = sequences.lengths[rows].tolist()
-            prompt = len(sequences.prompts[int(sequences.prompt[rows[0]])])
-            if used + prompt + sum(costs) > self.budget:
+            prompt = sequences.prompts[int(sequences.prompt[rows[0]])]
+            more = computed([*prompts, prompt]) - computed(prompts)
+            if not parts or used + more + sum(costs) > self.budget:
                 parts.append([])
-                used = 0
-            used += prompt
+                prompts, used, more = [], 0, len(prompt)
+            prompts.append(prompt)
+            used += more
             for row, cost in zip(rows, costs, strict=True):
                 if parts[-1] and used + cost > self.budget and not whole_units:
                     parts.append([])
-                    used = prompt
+                    prompts, used = [prompt], len(prompt)
                 parts[-1].append(row)
                 used += cost
         return [torch.tensor(part) for part in parts]
+
+
+def computed(prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens of prompts that are computed together: what all begin with counts once."""
+    return sum(map(len, prompts)) - (len(prompts) - 1) * common_prefix(prompts) if prompts else 0
 
 
 def hidden_states(net: Transformer, packed: Packed, known: Recall | None = None) -> Tensor:

@@ -11,8 +11,8 @@ from toy import toy_groups, toy_model
 from posttrain.core import Groups
 from posttrain.policies.causal_lm import CausalLM
 
-# toy_groups: prompts of 6, 4 and 8 tokens; completions of 4 1 6 3 | 7 2 5 | 4 1 3.
-COSTS = [6, 4, 8]
+# toy_groups: prompts of 6, 4 and 8 tokens, of which all share three; completions of 4 1 6 3 | 7 2 5 | 4 1 3.
+COSTS, SHARED = [6, 4, 8], 3
 LENGTHS = [4, 1, 6, 3, 7, 2, 5, 4, 1, 3]
 
 
@@ -22,9 +22,11 @@ def parts(budget: int, whole_units: bool, batch: Groups | None = None) -> list[l
 
 
 def test_split_by_hand() -> None:
-    # Units cost 6 + 14 = 20, 4 + 14 = 18 and 8 + 8 = 16.
-    assert parts(54, False) == [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]]
-    assert parts(53, False) == [[0, 1, 2, 3, 4, 5, 6], [7, 8, 9]]
+    # Units cost 6 + 14 = 20, 4 + 14 = 18 and 8 + 8 = 16; together, what the prompts share counts once: 20 + 15 + 13.
+    assert parts(48, False) == [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]]
+    assert parts(47, False) == [[0, 1, 2, 3, 4, 5, 6], [7, 8, 9]]
+    assert parts(35, False) == [[0, 1, 2, 3, 4, 5, 6], [7, 8, 9]]
+    assert parts(34, False) == [[0, 1, 2, 3], [4, 5, 6, 7, 8, 9]]  # 18 + 13
     assert parts(20, False) == [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9]]
     # 15: 6 + 4 + 1 = 11, then 6 + 6 + 3 = 15; 4 + 7 + 2 = 13, then 4 + 5; 8 + 4 + 1 = 13, then 8 + 3.
     assert parts(15, False) == [[0, 1], [2, 3], [4, 5], [6], [7, 8], [9]]
@@ -45,7 +47,7 @@ def test_every_row_once_and_no_more_tokens_than_the_budget(budget: int, whole: b
     assert sorted(row for rows in found for row in rows) == list(range(10))
     for rows in found:
         units = batch.unit[rows].unique().tolist()
-        cost = sum(COSTS[u] for u in units) + sum(LENGTHS[order[row]] for row in rows)
+        cost = sum(COSTS[u] for u in units) - (len(units) - 1) * SHARED + sum(LENGTHS[order[row]] for row in rows)
         assert cost <= budget or (len(units) == 1 if whole else len(rows) == 1)
         if whole:
             assert all(int((batch.unit[rows] == u).sum()) == int((batch.unit == u).sum()) for u in units)
