@@ -80,12 +80,13 @@ static __attribute__((noinline)) void shares(I columns, float *s, T *p) {
 }
 
 // How much each row of q [tokens GROUP, HEAD] weighs each key of all parts, 0 where its token does not look:
-// p [tokens GROUP, columns], s as large; alone: of one token, as attention_alone.c wants it
+// p [tokens GROUP, columns], s as large; alone: of one token
 static void weights(int alone, I tokens, const T *q, const Part *parts, const Range *ranges, I levels, I columns,
                     float *s, T *p) {
-    if (alone)
-        for (I l = 0; l < levels; l++) scores_alone((const Word *)q, parts + l, KEYS, columns, s + parts[l].at);
-    else scores(tokens * GROUP, q, parts, levels, KEYS, columns, s);
+    if (alone) {
+        Word room[WORDS * LANES] __attribute__((aligned(64))); const Word *x = laid(q, room);
+        for (I l = 0; l < levels; l++) scores_alone(x, parts + l, KEYS, columns, s + parts[l].at);
+    } else scores(tokens * GROUP, q, parts, levels, KEYS, columns, s);
     for (I row = 0; row < tokens * GROUP; row++, s += columns, p += columns) {
         for (I l = 0; l < levels; l++) {
             Range r = ranges[row / GROUP * levels + l]; const Part *of = parts + l;
@@ -156,13 +157,13 @@ void attend(I threads, I rows, I kv, const T *qkv, const float *q_norm, const fl
     for (I i = 0; i < rows; i++) for (I h = 0; h < kv; h++) {
         const T *queries = qkv + i * (heads + 2 * kv) * HEAD, *keys = queries + heads * HEAD, *values = keys + kv * HEAD;
         const float *c = cos ? cos + i * (HEAD / 2) : 0, *s = cos ? sin + i * (HEAD / 2) : 0;
-        float x[HEAD], r = 1; T q[QUERIES] __attribute__((aligned(64))) = {0};
+        float x[HEAD], r = 1; T q[UP(GROUP, ROWS) * HEAD];  // rows that fill it up may be any numbers
         for (int g = 0; g < GROUP; g++) {
             I head = h * GROUP + g;
             if (q_norm) r = across ? norm_of(queries, heads * HEAD, epsilon)
                                    : norm_of(queries + head * HEAD, HEAD, epsilon);
             turned(queries + head * HEAD, q_norm ? q_norm + across * head * HEAD : 0, r, c, s, x);
-            for (int d = 0; d < HEAD; d++) q[AT(g, d)] = narrow(x[d] * scale);
+            for (int d = 0; d < HEAD; d++) q[g * HEAD + d] = narrow(x[d] * scale);
         }
         if (k_norm) r = across ? norm_of(keys, kv * HEAD, epsilon) : norm_of(keys + h * HEAD, HEAD, epsilon);
         turned(keys + h * HEAD, k_norm ? k_norm + across * h * HEAD : 0, r, c, s, x);

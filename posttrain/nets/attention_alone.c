@@ -2,12 +2,17 @@
 
 #if TILED
 #define ALONE 1
-#define QUERIES (WORDS * SIDE * PAIR)
-#define AT(g, d) (((d) / PAIR * SIDE + (g)) * PAIR + (d) % PAIR)  // where a query's number lies
 #define BUNDLE 4  // tiles that are computed before the first is looked at
 
-// s [GROUP, columns] = x · each key, or value, of one part, x [WORDS, SIDE] words, a column of which is a query's: keys
-// are a tile's rows as they lie
+// Queries [GROUP, HEAD] as `scores_alone` wants them: words [WORDS, SIDE] of which a column is a query's, and those that
+// are nobody's are any numbers
+static const Word *laid(const T *q, Word *room) {
+    for (int w = 0; w < WORDS; w++) for (int g = 0; g < GROUP; g++)
+        room[w * SIDE + g] = ((const Word *)q)[g * WORDS + w];
+    return room;
+}
+
+// s [GROUP, columns] = x · each key, or value, of one part, x as laid: keys are a tile's rows as they lie
 static void scores_alone(const Word *x, const Part *p, int what, I columns, float *s) {
     const I step = p->step[what];
     for (I j = p->low; j < p->high; j += BUNDLE * SIDE, s += BUNDLE * SIDE) {
@@ -15,10 +20,9 @@ static void scores_alone(const Word *x, const Part *p, int what, I columns, floa
         for (I b = 0, i = j; b < BUNDLE && i < p->high; b++, i += SIDE) {
             T last[SIDE * HEAD] __attribute__((aligned(64))); const T *from = p->x[what] + i * step; I across = step;
             if (p->high - i < SIDE) {
-                memset(last, 0, sizeof last);
                 for (I k = 0; k < p->high - i; k++) memcpy(last + k * HEAD, from + k * step, HEAD * sizeof(T));
                 from = last, across = HEAD;
-            } else for (int k = 0; k < SIDE; k++) for (int d = 0; d < HEAD; d += 32) fetch(from + (AHEAD + k) * step + d);
+            } else for (int k = 0; k < SIDE; k++) for (int d = 0; d < HEAD; d += 32) fetch(from + (LATER + k) * step + d);
             __asm__ volatile("" ::: "memory");
             _tile_zero(5);
             for (int w = 0; w < WORDS; w += SIDE) {
@@ -46,7 +50,7 @@ static void sums_alone(const Word *w, const Part *p, int what, I columns, float 
             Word room[SIDE * 4 * SIDE] __attribute__((aligned(64)));
             const T *from = p->x[what] + j * step + c; I count = p->high - j < STEP ? p->high - j : STEP;
             for (int k = 0; k < SIDE; k++) for (int d = 0; d < wide * SIDE; d += 32) {
-                fetch(from + (AHEAD + 2 * k) * step + d); fetch(from + (AHEAD + 2 * k + 1) * step + d);
+                fetch(from + (LATER + 2 * k) * step + d); fetch(from + (LATER + 2 * k + 1) * step + d);
             }
             joined(count, wide * SIDE, from, step, room, 4 * SIDE);
             __asm__ volatile("" ::: "memory");
@@ -64,8 +68,8 @@ static void sums_alone(const Word *w, const Part *p, int what, I columns, float 
 }
 #else
 #define ALONE (GROUP <= ROWS && HEAD % (WIDE * LANES) == 0)  // whether one token's sums fit the registers
-#define QUERIES (UP(GROUP, ROWS) * HEAD)
-#define AT(g, d) ((g) * HEAD + (d))
+
+static const Word *laid(const T *q, Word *room) { (void)room; return (const Word *)q; }
 
 // The same, of which x [GROUP, WORDS]: nothing is laid out in memory.
 static void scores_alone(const Word *x, const Part *p, int what, I columns, float *s) {
@@ -90,7 +94,7 @@ static void sums_alone(const Word *w, const Part *p, int what, I columns, float 
         const T *x = p->x[what] + p->low * step + c;
         for (I j = 0; p->low + PAIR * j < p->high; j++, x += PAIR * step) {
             const T *below = p->low + PAIR * j + 1 < p->high ? x + step : nothing;
-            for (int i = 0; i < WIDE; i++) fetch(x + (AHEAD + i % PAIR) * step + i / PAIR * PAIR * LANES);
+            for (int i = 0; i < WIDE; i++) fetch(x + (LATER + i % PAIR) * step + i / PAIR * PAIR * LANES);
             for (int i = 0; i < WIDE; i++) {
                 Words column = pair(x + i * LANES, below + i * LANES);
                 for (int g = 0; g < GROUP; g++) a[g][i] = plus(a[g][i], everywhere(w[g * columns / PAIR + j]), column);

@@ -6,7 +6,7 @@
 #define PAIR (BF16 ? 2 : 1)  // numbers in a word
 #define WORDS (HEAD / PAIR)
 #define UP(n, to) (((n) + (to) - 1) / (to) * (to))
-#define AHEAD 64  // how many rows later those lie that are fetched into the cache
+#define LATER 64  // how many rows later those lie that are fetched into the cache
 
 typedef uint32_t __attribute__((may_alias)) Word;
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
@@ -211,7 +211,7 @@ INLINE void cross(I rows, const T *x, I step, int w, Words *a) {
     #pragma GCC unroll 16
     for (int l = 0; l < LANES; l++) {
         const T *from = x + (l < rows ? l : rows - 1) * step + w * PAIR;
-        fetch(from + AHEAD * step);
+        fetch(from + LATER * step);
         if (w + LANES <= WORDS) memcpy(a + l, from, sizeof *a);
         else a[l] = (Words){}, memcpy(a + l, from, WORDS % LANES * sizeof(Word));
     }

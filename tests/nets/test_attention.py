@@ -21,7 +21,7 @@ except Uncompiled as why:
 
 KV = 2
 # Heads that are no multiple of a vector, of a tile or of both, and groups that fill no tile, one, or more than one.
-SIZES = pytest.mark.parametrize(("head", "group"), [(8, 2), (64, 3), (64, 1), (80, 4), (20, 5)])
+SIZES = pytest.mark.parametrize(("head", "group"), [(8, 2), (64, 3), (64, 1), (80, 4), (20, 5), (96, 7)])
 TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 REACHES = pytest.mark.parametrize("reach", [None, 1, 37])
 
