@@ -19,7 +19,7 @@ from typing import Any
 from published import markdown, publish, watch
 from scaling import Bench
 from versus.command import architecture, each, exit_code, inspect, options, positive, require
-from versus.floor import peaks
+from versus.floor import kept_per_token, peaks
 from versus.summary import GIB, where
 
 from posttrain.nets.architecture import Architecture
@@ -78,7 +78,7 @@ def measured(bench: Bench, name: str, samples: int, tokens: int) -> dict[str, An
 
 def cached_bytes(arch: Architecture, precision: str) -> int:
     """A token's keys and values in all layers."""
-    return 2 * arch.layers * arch.kv_heads * arch.head_width * (2 if precision == "bf16" else 4)
+    return kept_per_token(arch) * (2 if precision == "bf16" else 4)
 
 
 def row(found: Mapping[str, Any]) -> list[str]:

@@ -3,9 +3,9 @@
 Every distinct prompt token is computed once for all completions that follow it, every completion token once
 in the rollout and once in the training pass, whose backward pass costs twice its forward pass; the output
 head is applied only where a token is predicted.  A multiplication and an addition count as two operations
-(FLOP).  Each decoded token of the longest completion reads every weight once; AdamW reads and writes its
-four numbers for each weight.  Norms, softmax, sampling and all other movement of memory are left out, so no
-program reaches 100%.
+(FLOP).  Each decoded token of the longest completion reads every weight once, and the keys and values that living
+completions look at; what several share once for all of them.  AdamW reads and writes its four numbers for each
+weight.  Norms, softmax, sampling and all other movement of memory are left out, so no program reaches 100%.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ class Floor:
         return {"rollout": self.rollout, **self.update}
 
     def rollout(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> float:
-        """Arithmetic, or reading the weights for every token of the longest completion, whichever is longer."""
-        reading = max(lengths) * self.weights * self._width / (self.gbytes * 1e9)
+        """Arithmetic, or reading weights, keys and values for every token of the longest completion, whichever is
+        longer."""
+        numbers = max(lengths) * self.weights + tokens_read(prompts, lengths) * kept_per_token(self.arch)
+        reading = numbers * self._width / (self.gbytes * 1e9)
         return max(pass_flop(self.arch, prompts, lengths) / (self.gflops * 1e9), reading)
 
     def gradient(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> float:
@@ -100,6 +102,20 @@ def pass_flop(arch: Architecture, prompts: Sequence[Sequence[int]], lengths: Seq
         pairs += fed * len(prompts[i // samples]) + triangle(fed)
     return (tokens * flop_per_token(arch) + pairs * flop_per_pair(arch)
             + sum(lengths) * flop_per_prediction(arch))
+
+
+def kept_per_token(arch: Architecture) -> int:
+    """Numbers of a token's keys and values in all layers."""
+    return 2 * arch.layers * arch.kv_heads * arch.head_width
+
+
+def tokens_read(prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
+    """Whose keys and values are read while completions of these lengths grow, those of one prompt side by side: each
+    reads its own for every token that it feeds; a prompt is read once for all of its completions that live."""
+    samples, shared = len(lengths) // len(prompts), common_prefix(prompts)
+    fed = [length - 1 for length in lengths]  # the last token predicts nothing
+    own = [(len(prompt) - shared) * max(fed[i * samples : (i + 1) * samples]) for i, prompt in enumerate(prompts)]
+    return shared * max(fed) + sum(own) + sum(map(triangle, fed))
 
 
 def common_prefix(prompts: Sequence[Sequence[int]]) -> int:

@@ -210,6 +210,15 @@ def simple(*tensors: Tensor) -> bool:
             and not torch._C._are_functorch_transforms_active())
 
 
+def gradients(said: Sequence[Tensor], given: Sequence[Tensor | None], inputs: Sequence[Tensor], needed: Sequence[bool]
+              ) -> list[Tensor | None]:
+    """Of what torch's operations said of the inputs, with those given at it: they have gradients themselves."""
+    told, grads = zip(*((x, g) for x, g in zip(said, given, strict=True) if g is not None), strict=True)
+    asked = [x for x, wanted in zip(inputs, needed, strict=True) if wanted]
+    found = iter(torch.autograd.grad(told, asked, grads, create_graph=True))
+    return [next(found) if wanted else None for wanted in needed]
+
+
 def at(x: Tensor | None) -> int | None:
     """Where a tensor lies."""
     return None if x is None else x.data_ptr()

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posttrain.nets.kernels import at, built, function_of, or_none, simple
+from posttrain.nets.kernels import at, built, function_of, gradients, or_none, simple
 
 SOURCE = Path(__file__).with_name("perceptron.c")
 NUMBERS = {"": 0, "relu": 1, "tanh": 2, "elu": 3}  # of the activations that perceptron.c knows
@@ -161,9 +161,7 @@ class Stack(torch.autograd.Function):
         pairs, needed = by_layer(parameters), [ctx.needs_input_grad[0], *ctx.needs_input_grad[3:]]
         if torch.is_grad_enabled():  # the gradient is to have a gradient itself
             said = plain(x, pairs, ctx.activation)[-1]
-            asked = [p for p, wanted in zip((x, *parameters), needed, strict=True) if wanted]
-            found = iter(torch.autograd.grad(said, asked, grad, create_graph=True))
-            to_x, *rest = (next(found) if wanted else None for wanted in needed)
+            to_x, *rest = gradients([said], [grad], [x, *parameters], needed)
             return to_x, None, None, *rest
         to_x, rest = ctx.layers.backward(x.contiguous(), pairs, ctx.activation, ctx.hidden, grad.contiguous(),
                                          needed[0], any(needed[1:]))

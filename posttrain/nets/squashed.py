@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posttrain.nets.kernels import at, built, function_of, or_none, simple
+from posttrain.nets.kernels import at, built, function_of, gradients, or_none, simple
 
 SOURCE = Path(__file__).with_name("squashed.c")
 Range = tuple[float, float]
@@ -104,7 +104,5 @@ class Draw(torch.autograd.Function):
     def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
         moments, z, action = ctx.saved_tensors
         if torch.is_grad_enabled():
-            said = plain(moments, z, ctx.bounds)
-            told, grads = zip(*((x, g) for x, g in zip(said, given, strict=True) if g is not None), strict=True)
-            return torch.autograd.grad(told, moments, grads, create_graph=True)[0], None, None, None
+            return *gradients(plain(moments, z, ctx.bounds), given, [moments], [True]), None, None, None
         return ctx.own.draw_back(action, ctx.reach, ctx.bend, *given), None, None, None

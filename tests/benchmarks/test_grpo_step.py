@@ -130,20 +130,28 @@ def test_shared_prompt_tokens_are_computed_once():
     assert floor.pass_flop(ARCH, [[1, 2, 3], [1, 2, 4]], [1, 3]) == 6 * token + 18 * pair + 4 * head
 
 
+def test_what_completions_share_is_read_once():
+    # Prompts abc and abd share ab; completions of 2 and 4 tokens of the first feed 1 and 3, of 1 and 1 of the second
+    # none: 3 times ab, 3 times c, and 1 + (1 + 2 + 3) of the completions' own.
+    assert floor.tokens_read([[1, 2, 3], [1, 2, 4]], [2, 4, 1, 1]) == 3 * 2 + 3 * 1 + 1 + 6
+
+
 def test_the_least_time_of_each_stage():
     # Weights: embedding 4 × 10 = 40, two layers of 84 = 168: 208.  GFLOP/s are so chosen that a pass takes 2 s and
-    # GB/s so that 208 bytes take 1 s.  Rollout in bf16: 5 tokens read 2 · 208 bytes each, 10 s, longer than 2 s.
+    # GB/s so that 208 bytes take 1 s.  Rollout in bf16: 5 tokens read 208 weights each, and 4 of them the prompt's 2
+    # tokens; the completions, which feed 2 and 4, 1 + 2 and 1 + 2 + 3 + 4 of their own: 21 tokens of 2 · 2 · 1 · 2 = 8
+    # numbers.  (5 · 208 + 168) · 2 bytes take 11.6 s, longer than 2 s.
     # AdamW: 28 bytes of each weight, 2 more for the bf16 copy.
     prompts, lengths = [[1, 2]], [3, 5]
     flop = floor.pass_flop(ARCH, prompts, lengths)
     bf16 = floor.Floor(ARCH, "bf16", flop / 2e9, 208e-9)
     assert bf16.weights == 208
-    assert bf16.rollout(prompts, lengths) == pytest.approx(10)
+    assert bf16.rollout(prompts, lengths) == pytest.approx(1208 * 2 / 208)
     assert bf16.gradient(prompts, lengths) == pytest.approx(3 * 2)
     assert bf16.optimizer(prompts, lengths) == pytest.approx(30)
     assert list(bf16.step) == ["rollout", *bf16.update] == ["rollout", "loss and gradient", "optimizer"]
     fp32 = floor.Floor(ARCH, "fp32", flop / 2e9, 208e-9)
-    assert [least(prompts, lengths) for least in fp32.step.values()] == pytest.approx([20, 6, 28])
+    assert [least(prompts, lengths) for least in fp32.step.values()] == pytest.approx([1208 * 4 / 208, 6, 28])
     assert floor.Floor(ARCH, "fp32", flop / 30e9, 208e-9).rollout(prompts, lengths) == pytest.approx(30)
 
 
