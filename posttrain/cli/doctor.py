@@ -121,7 +121,7 @@ def _speed() -> dict[str, Any]:
         torch.set_num_threads(threads)
     gpu = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {"fp32_gflops": fp32, "bf16_gflops": bf16, "bf16_worthwhile": bf16 > 1.2 * fp32, "gpu": gpu,
-            "threads": threads, "kernels": _kernels()}
+            "threads": threads, "kernels": _kernels(), "products": _products()}
 
 
 def _kernels() -> str:
@@ -133,6 +133,14 @@ def _kernels() -> str:
     except Uncompiled as why:
         return str(why)
     return ""
+
+
+def _products() -> str:
+    """What multiplies by a language model's weights of bf16."""
+    from posttrain.nets.products import products
+
+    found = products()
+    return "oneDNN" if found is None else found.by
 
 
 def _gemm(kind: Any) -> float:
@@ -189,6 +197,7 @@ def report(facts: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
              else "bf16 compute does not pay here: --precision fp32"),
             ("kernels", f"not compiled, so that sampling takes twice as long: {speed['kernels']}" if speed["kernels"]
              else "compiled for this processor"),
+            ("products of bf16", f"by {speed['products']}"),
             ("threads", f"{speed['threads']}; below about 1M parameters --threads 1 is fastest"),
             ("waiting threads", _waiting_advice())],
         "installed": [(name, version or "missing") for name, version in facts["versions"].items()],

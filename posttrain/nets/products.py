@@ -31,6 +31,7 @@ STEP = 32  # numbers of a tile's row
 class Products:
     """The functions of products.c.  Tensors are on the processor and of bf16, weights contiguous."""
 
+    by = "AVX512's dot products of pairs"
     multiple = 2  # of which inputs must be: they are taken by pairs
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -61,7 +62,7 @@ class TileProducts(Products):
     """The functions of products_amx.c, which the training pass multiplies by too: oneDNN's sums of tiles depend on how
     many rows there are."""
 
-    multiple = 1
+    by, multiple = "tiles (AMX)", 1
 
     def __init__(self, library: ctypes.CDLL) -> None:
         function = partial(function_of, library)

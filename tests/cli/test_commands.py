@@ -14,6 +14,7 @@ from posttrain.cli import doctor, methods
 from posttrain.cli.main import COMMANDS, main
 from posttrain.core import catalog
 from posttrain.core.catalog import Entry
+from posttrain.nets.products import products
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -163,6 +164,8 @@ def test_doctor(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch:
     assert facts["models"]["smollm2-135m"] == ""
     text = {label: line for lines in doctor.report(facts).values() for label, line in lines}
     assert text["smollm2-135m"] == "not here; posttrain fetch smollm2-135m"
+    serving = products()
+    assert text["products of bf16"] == f"by {'oneDNN' if serving is None else serving.by}"
     facts["extras"]["math"] = ""
     text = {label: line for lines in doctor.report(facts).values() for label, line in lines}
     assert text["math"].endswith("pip install 'posttrain[math]'")
