@@ -195,8 +195,8 @@ def draw(found: Sequence[Mapping[str, Any]], file: Path) -> None:
             axis.tick_params(labelsize=7)
         axes[0, column].set_yscale("log", base=2)
         axes[0, column].yaxis.set_major_formatter("{x:.0f}")
-        axes[1, column].set_ylim(bottom=0)
         axes[1, column].set_xlabel(name.replace("_", " "), fontsize=8)
+    axes[1, 0].set_ylim(bottom=0)  # of all columns, once their points are known
     axes[0, 0].set_ylabel("completion tokens a second", fontsize=8)
     axes[1, 0].set_ylabel("peak memory, GiB", fontsize=8)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), frameon=False, fontsize=8, ncols=4, loc="upper left")
