@@ -25,9 +25,9 @@ def turns(*seconds: float, load: float = 0.0) -> list[dict[str, Any]]:
 
 
 def test_table() -> None:
-    # Each of the 208 weights of 4 bytes is read 30 times, and for 29 tokens that are fed the one token that both prompts
-    # share, the one more of each, and of 8 completions 1 + 2 + … + 29 = 435: 87 + 3480 tokens of 2 · 2 · 1 · 2 = 8
-    # numbers.  All that at so many bytes a second that it takes half a second.
+    # Each of the 208 weights of 4 bytes is read 30 times; for 29 tokens that are fed, the one token that both prompts
+    # share and the one more of each, 87; and of 8 completions 1 + 2 + … + 29 = 435 of their own, 3480.  3567 tokens of
+    # 2 · 2 · 1 · 2 = 8 numbers.  All that at so many bytes a second that it takes half a second.
     floor = Floor(ARCH, "fp32", 1e9, 2 * (30 * 208 + 3567 * 8) * 4 / 1e9)
     told = {"posttrain": turns(2.0, 1.0, 9.0), "transformers": turns(3.0), "vllm": turns(1.0)}
     lines = rollout.table([{"batch": 8, "new_tokens": 30, "sides": rollout.collect(told, WORK, floor, False)}])
