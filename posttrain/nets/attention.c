@@ -105,7 +105,7 @@ static void look(int alone, I tokens, const T *q, const Part *parts, const Range
     float o[MOST * WIDTH], its[MOST * WIDTH];
     T *p = (T *)(room + MOST * columns);
     Tiles before;
-    use(alone ? &ONE : &MANY, &before);
+    use(alone ? &ONE : &WHOLE, &before);
     weights(alone, tokens, q, parts, ranges, levels, columns, room, p);
     memset(o, 0, tokens * GROUP * WIDTH * sizeof(float));
     for (const Part *of = parts; of < parts + levels; of++) if (of->high > of->low) {
@@ -271,7 +271,7 @@ void tree_look_back(I threads, I n, I kv, I levels, const T *q, const Store *sto
             I its = parts_of(stores, many, own, levels, h, parts);
             scaled(many, q + at, step, scale, mine);
             scaled(many, g + at, step, 1, from);
-            use(&MANY, &before);
+            use(&WHOLE, &before);
             weights(0, many, mine, parts, own, levels, its, s, p);
             scores(rows, from, parts, levels, VALUES, its, s);
             slopes(rows, its, p, s, ds);

@@ -22,7 +22,8 @@ from posttrain.nets.architecture import Architecture
 from posttrain.nets.precision import cpu_flags, has_tiles
 
 SOURCE, *INCLUDED = (Path(__file__).with_name(name)
-                     for name in ("kernels.c", "elementary.h", "tiles.c", "attention.c", "attention_alone.c"))
+                     for name in ("kernels.c", "elementary.h", "words.h", "tiles.c", "attention.c",
+                                  "attention_alone.c"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math",
          "-fassociative-math", "-fno-signed-zeros", "-ffp-contract=fast")
 COMPILE_SECONDS = 60  # most that it may take; two are usual

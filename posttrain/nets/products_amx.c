@@ -9,7 +9,10 @@
 #include <stdint.h>
 #include <string.h>
 
-#define SIDE 16               // rows of a tile; columns of a tile of sums
+#define LANES 16
+#define TILED 1
+#include "words.h"
+
 #define STEP 32               // numbers along the sum
 #define TILE (SIDE * STEP)
 #define BLOCK (2 * SIDE)      // rows and columns of sums that are computed at a time
@@ -20,39 +23,17 @@
 
 typedef int64_t I;
 typedef uint16_t T;
-typedef __m512i Words;
 
 static inline I up(I n, I to) { return (n + to - 1) / to; }
 static inline I least(I a, I b) { return a < b ? a : b; }
 
-typedef struct { uint8_t palette, start, nothing[14]; uint16_t bytes[16]; uint8_t rows[16]; } Tiles;
-
-static const Tiles ALL = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
-
 static inline __mmask32 first(I n) { return n >= 32 ? ~0u : n <= 0 ? 0 : (1u << n) - 1; }
-
-// Words [16][16] the other way round
-static inline void cross(Words *a) {
-    const Words low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    const Words high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-    Words b[SIDE];
-    #pragma GCC unroll 4
-    for (int round = 0; round < 4; round++) {  // each moves the first bit of the row behind those of the column
-        #pragma GCC unroll 8
-        for (int l = 0; l < SIDE / 2; l++) {
-            b[2 * l] = _mm512_permutex2var_epi32(a[l], low, a[l + SIDE / 2]);
-            b[2 * l + 1] = _mm512_permutex2var_epi32(a[l], high, a[l + SIDE / 2]);
-        }
-        #pragma GCC unroll 16
-        for (int l = 0; l < SIDE; l++) a[l] = b[l];
-    }
-}
 
 // SIDE numbers each of a row and of the next one, a pair a column; none of rows from `rows` on, nor columns
 static inline Words pairs(I rows, const T *x, I step, __mmask16 columns) {
-    Words low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(rows > 0 ? columns : 0, x));
-    Words high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(rows > 1 ? columns : 0, x + step));
-    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+    Words low = (Words)_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(rows > 0 ? columns : 0, x));
+    Words high = (Words)_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(rows > 1 ? columns : 0, x + step));
+    return low | high << 16;
 }
 
 // ---------------------------------------------------------------------- into tiles, by one thread its share of many
@@ -80,10 +61,10 @@ static void columns_in_tiles(I rows, I in, const T *x, T *to) {
             I at = k * STEP + 2 * p;
             a[p] = pairs(in - at, x + at * rows + r, rows, first(rows - r));
         }
-        cross(a);
+        flip(a);
         T *tile = to + (r / SIDE * steps + k) * TILE;
         #pragma GCC unroll 16
-        for (int p = 0; p < SIDE; p++) _mm512_storeu_si512(tile + p * STEP, a[p]);
+        for (int p = 0; p < SIDE; p++) _mm512_storeu_si512(tile + p * STEP, (__m512i)a[p]);
     }
 }
 
@@ -95,7 +76,7 @@ static void pairs_in_tiles(I in, I width, const T *w, T *to) {
         T *tile = to + (n / BLOCK * steps + k) * 2 * TILE + n % BLOCK / SIDE * TILE;
         for (int p = 0; p < SIDE; p++) {
             I at = k * STEP + 2 * p;
-            _mm512_storeu_si512(tile + p * STEP, pairs(in - at, w + at * width + n, width, first(width - n)));
+            _mm512_storeu_si512(tile + p * STEP, (__m512i)pairs(in - at, w + at * width + n, width, first(width - n)));
         }
     }
 }
@@ -108,9 +89,10 @@ void lay_out(I in, I width, const T *w, T *to) {
         T *tile = to + (n / BLOCK * steps + k) * 2 * TILE + n % BLOCK / SIDE * TILE;
         Words a[SIDE];
         for (int p = 0; p < SIDE; p++)
-            a[p] = _mm512_maskz_loadu_epi16(n + p < width ? first(in - k * STEP) : 0, w + (n + p) * in + k * STEP);
-        cross(a);
-        for (int p = 0; p < SIDE; p++) _mm512_storeu_si512(tile + p * STEP, a[p]);
+            a[p] = (Words)_mm512_maskz_loadu_epi16(n + p < width ? first(in - k * STEP) : 0,
+                                                   w + (n + p) * in + k * STEP);
+        flip(a);
+        for (int p = 0; p < SIDE; p++) _mm512_storeu_si512(tile + p * STEP, (__m512i)a[p]);
     }
 }
 
@@ -120,8 +102,7 @@ static inline void fetch(const T *x) { for (int i = 0; i < TILE; i += LINE) _mm_
 
 // sums [BLOCK, BLOCK] of one or two tiles of rows, `down` from each other, and two of columns; meanwhile `each` lines a
 // step are fetched from `ahead`
-static inline __attribute__((always_inline)) void block(const int two, I steps, const T *x, I down, const T *w,
-                                                        const T *ahead, I each, float *sums) {
+INLINE void block(const int two, I steps, const T *x, I down, const T *w, const T *ahead, I each, float *sums) {
     _tile_zero(0); _tile_zero(1);
     if (two) { _tile_zero(2); _tile_zero(3); }
     for (; steps; steps--, x += TILE, w += 2 * TILE) {
@@ -171,9 +152,8 @@ static void multiplied(I rows, I in, I width, const T *x, const T *w, To to) {
     I near = least(up(panels, omp_get_num_threads()), 1 + NEAR / ((steps + 1) * 2 * TILE * (I)sizeof *w));
     I chunks = up(panels, near);
     I fetching = least(blocks, 4), each = 2 * TILE / LINE / (fetching + !fetching);  // the next panel, by so many blocks
-    Tiles before = {0};
-    _tile_storeconfig(&before);  // oneDNN remembers what it has set
-    _tile_loadconfig(&ALL);
+    Tiles before;
+    use(&WHOLE, &before);
     #pragma omp for collapse(2) schedule(dynamic)
     for (I chunk = 0; chunk < chunks; chunk++) for (I begin = 0; begin < blocks; begin += PASSING)
         for (I p = chunk * near; p < least(panels, (chunk + 1) * near); p++)
@@ -187,7 +167,7 @@ static void multiplied(I rows, I in, I width, const T *x, const T *w, To to) {
                 leave(least(BLOCK, rows - b * BLOCK), least(BLOCK, width - p * BLOCK), sums, to, width, b * BLOCK,
                       p * BLOCK);
             }
-    _tile_loadconfig(&before);
+    use(&before, 0);
 }
 
 // out [rows, width] = x [rows, in] wᵀ + bias, w [width, in] as it was laid out; bias may be null; room: x in tiles

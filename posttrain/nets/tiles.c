@@ -3,13 +3,14 @@
 // Numbers go by words of 32 bits: one of fp32, or two of bf16 that a processor multiplies, and adds, at once.  Each sum
 // goes from its first word to its last by `plus`, whatever it is computed with.
 
+#include "words.h"
+
 #define PAIR (BF16 ? 2 : 1)  // numbers in a word
 #define WORDS (HEAD / PAIR)
 #define UP(n, to) (((n) + (to) - 1) / (to) * (to))
 #define LATER 64  // how many rows later those lie that are fetched into the cache
 
 typedef uint32_t __attribute__((may_alias)) Word;
-typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 
 // a + x y in every lane; in bf16, x y is the sum of the products of a word's two numbers
 static inline V plus(V a, Words x, Words y) {
@@ -29,25 +30,13 @@ static inline void fetch(const T *x) { __builtin_prefetch(x, 0, 2); }
 // Steps `across` from row to row, or from LANES columns to the next ones, and `along` a sum: of a left factor it is 1.
 typedef struct { const Word *at; I across, along; } Factor;
 
-#define INLINE static inline __attribute__((always_inline))
-
 #if TILED
-#define SIDE 16  // words along the sum of a tile, and its rows and columns
 #define STEP (SIDE * PAIR)  // numbers of a sum that are added at once: those beyond its last must be zeros
 
-typedef struct { uint8_t palette, start, nothing[14]; uint16_t bytes[16]; uint8_t rows[16]; } Tiles;
-
-// Many rows: sums in tiles 0 to 3, left factors in 4 and 5, right ones in 6 and 7.  The GROUP rows of one token: its
-// sums of keys or values in 0 to 3, its weights of them in 4; the others are whole.
-static const Tiles MANY = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+// Many rows: WHOLE tiles, sums in 0 to 3, left factors in 4 and 5, right ones in 6 and 7.  The GROUP rows of one token:
+// its sums of keys or values in 0 to 3, its weights of them in 4; the others are whole.
 static const Tiles ONE = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64},
                           {GROUP, GROUP, GROUP, GROUP, GROUP, 16, 16, 16}};
-
-// Says how a thread uses its tiles, and how it did: oneDNN remembers what it has set.
-static inline void use(const Tiles *shape, Tiles *before) {
-    if (before) *before = (Tiles){0}, _tile_storeconfig(before);
-    _tile_loadconfig(shape);
-}
 
 // One or two tiles of rows and of columns of x y
 INLINE void tile(const int down, const int wide, I steps, Factor x, Factor y, int more, float *out, I out_row) {
@@ -90,7 +79,7 @@ static __attribute__((noinline)) void multiply(I rows, I wide, I steps, Factor x
 #else
 #define STEP PAIR
 typedef struct { char nothing; } Tiles;
-static const Tiles MANY, ONE;
+static const Tiles WHOLE, ONE;
 static inline void use(const Tiles *shape, Tiles *before) { (void)shape; (void)before; }
 
 // ROWS rows and `wide` times LANES columns of x y
@@ -171,37 +160,6 @@ static void joined(I rows, I width, const T *x, I step, Word *to, I to_step) {
 #else
         memcpy(to + d, x + d, (width - d) * sizeof(T));
 #endif
-    }
-}
-
-#if LANES == 16
-#define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
-#define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
-#elif LANES == 8
-#define LOW 0, 8, 1, 9, 2, 10, 3, 11
-#define HIGH 4, 12, 5, 13, 6, 14, 7, 15
-#else
-#define LOW 0, 4, 1, 5
-#define HIGH 2, 6, 3, 7
-#endif
-#ifdef __clang__
-#define MIXED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define MIXED(a, b, ...) __builtin_shuffle(a, b, (Words){__VA_ARGS__})
-#endif
-
-// Words [LANES][LANES] the other way round
-INLINE void flip(Words *a) {
-    Words b[LANES];
-    #pragma GCC unroll 4
-    for (int round = 1; round < LANES; round *= 2) {  // each moves the first bit of the row behind those of the lane
-        #pragma GCC unroll 8
-        for (int l = 0; l < LANES / 2; l++) {
-            b[2 * l] = MIXED(a[l], a[l + LANES / 2], LOW);
-            b[2 * l + 1] = MIXED(a[l], a[l + LANES / 2], HIGH);
-        }
-        #pragma GCC unroll 16
-        for (int l = 0; l < LANES; l++) a[l] = b[l];
     }
 }
 
