@@ -1,8 +1,9 @@
-"""Tokens a second and memory of sampling alone: posttrain's engine beside transformers' generate and vLLM's CPU build.
+"""Tokens a second and memory of sampling alone: posttrain's engine beside transformers, vLLM and OpenVINO GenAI.
 
     pip install -e ".[benchmarks]"
     python benchmarks/rollout.py
     python benchmarks/rollout.py --vllm-python ../vllm-env/bin/python --batch 1 8 64 --new-tokens 24 128 512
+    python benchmarks/rollout.py --openvino-python ../openvino-env/bin/python
 
 Each side is a process of its own and they take turns, on the same prompts (the task `addition`, 8 samples of each where
 the batch has as many), with as many tokens each and no early end.
@@ -24,7 +25,7 @@ from versus import quiet
 from versus.command import architecture, each, exit_code, inspect, one_step, options, positive, require
 from versus.floor import Floor, floor_of, peaks
 from versus.rollout_sides import Work
-from versus.side import Side
+from versus.side import PARTS, Side
 from versus.summary import GIB, where
 
 from posttrain.core.errors import PosttrainError, UserError
@@ -41,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=positive, nargs="+", default=[1, 8, 64], help="rows at a time (1 8 64)")
     parser.add_argument("--new-tokens", type=positive, nargs="+", default=[24], help="of each row (24)")
     parser.add_argument("--turns", type=positive, default=5, help="measured of each side (%(default)s)")
-    parser.add_argument("--vllm-python", metavar="FILE", help="one that has vLLM and posttrain; none: no vLLM")
+    parser.add_argument("--vllm-python", metavar="FILE", help="one that has vLLM; none: no vLLM")
+    parser.add_argument("--openvino-python", metavar="FILE",
+                        help="one that has openvino-genai and optimum-intel; none: no OpenVINO")
     args = parser.parse_args(argv)
     return exit_code("rollout", lambda: run(args))
 
@@ -56,14 +59,15 @@ def run(args: argparse.Namespace) -> None:
     folder, machine = resolve(args.policy), inspect(args.precision, args.threads)
     floor = floor_of(architecture(args.policy, folder), machine)
     ids = prompts_of(folder, -(-max(args.batch) // GROUP))
-    peers = ["transformers", *(["vllm"] if args.vllm_python else [])]
+    named = {"vllm": args.vllm_python, "openvino": args.openvino_python}
+    pythons = {name: python for name, python in named.items() if python}
 
     def one(size: tuple[int, int]) -> dict[str, Any]:
         batch, tokens = size
         samples = group(batch)
         work = Work("posttrain", str(folder), ids[:batch // samples], samples, tokens, machine["precision"],
                     machine["threads"])
-        turns = measure(work, peers, args.turns, args.timeout, args.vllm_python)
+        turns = measure(work, ["transformers", *pythons], args.turns, args.timeout, pythons)
         print(f"batch {batch}, {tokens} tokens: " + ", ".join(
             f"{name} {told[-1]['seconds']:.2f} s" for name, told in turns.items()), file=sys.stderr)
         return {"batch": batch, "new_tokens": tokens, "sides": collect(turns, work, floor, args.anyway), "turns": turns}
@@ -99,8 +103,9 @@ def prompts_of(folder: Path, count: int) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(model.prompter.encode(task.train(i, 0).prompt)) for i in range(count))
 
 
-def measure(work: Work, peers: Sequence[str], count: int, timeout: float, vllm_python: str | None = None) -> Turns:
-    """So many turns of posttrain and of each peer at one size.
+def measure(work: Work, peers: Sequence[str], count: int, timeout: float,
+            pythons: Mapping[str, str] | None = None) -> Turns:
+    """So many turns of posttrain and of each peer at one size; pythons: interpreters, of sides that need another.
 
     Raises:
         PosttrainError: a side failed, or did not sample as many tokens.
@@ -109,7 +114,7 @@ def measure(work: Work, peers: Sequence[str], count: int, timeout: float, vllm_p
     with ExitStack() as stack:
         running = [stack.enter_context(Side(
             name, "versus.rollout_sides", replace(work, side=name).dump(), work.threads,
-            vllm_python if name == "vllm" and vllm_python else sys.executable)) for name in names]
+            (pythons or {}).get(name, sys.executable), [PARTS.parent])) for name in names]
         version = {side.name: side.receive(timeout)["version"] for side in running}
         turns: Turns = {name: [] for name in names}
         for number in range(count):

@@ -1,16 +1,18 @@
-"""A rollout by one engine, turn by turn: posttrain's own, transformers' `generate`, or vLLM's CPU build.
+"""A rollout by one engine, turn by turn: posttrain's own, transformers' `generate`, vLLM's CPU build or OpenVINO GenAI.
 
     python -m versus.rollout_sides WORK          # WORK: JSON of `Work`
 
 Each side samples as many tokens of the same prompts, ending none early; what a side need not do for its own sampling,
-it leaves: transformers and vLLM return no log-probabilities, posttrain always has them.
+it leaves: the others return no log-probabilities, posttrain always has them.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,6 +21,7 @@ from pathlib import Path
 from posttrain.core.runtime import configure_process
 from versus.channel import Channel, peak_bytes
 
+CONVERT_SECONDS = 600.0
 Turn = Callable[[int, int], int]  # seed, tokens of each row -> tokens sampled
 
 
@@ -26,7 +29,7 @@ Turn = Callable[[int, int], int]  # seed, tokens of each row -> tokens sampled
 class Work:
     """What a side is to do."""
 
-    side: str  # posttrain, transformers or vllm
+    side: str  # a name in SIDES
     folder: str  # the model, in the Hugging Face layout
     prompts: tuple[tuple[int, ...], ...]  # token ids
     samples: int  # of each prompt
@@ -102,7 +105,37 @@ def vllm(work: Work) -> Turn:
     return turn
 
 
-SIDES = {"posttrain": posttrain, "transformers": transformers, "vllm": vllm}
+def openvino(work: Work) -> Turn:
+    """By continuous batching, which alone of its pipelines samples a group; precisions that it would lower are held."""
+    import numpy as np
+    from openvino import Tensor
+    from openvino_genai import ContinuousBatchingPipeline, GenerationConfig, SchedulerConfig
+
+    scheduler = SchedulerConfig()
+    scheduler.cache_size, scheduler.enable_prefix_caching = 4, True  # GiB
+    precision = {"fp32": "f32", "bf16": "bf16"}[work.precision]
+    hold = {"INFERENCE_PRECISION_HINT": precision, "KV_CACHE_PRECISION": precision,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "INFERENCE_NUM_THREADS": work.threads}
+    with tempfile.TemporaryDirectory(prefix="posttrain-benchmark-") as converted:
+        # in a process of its own, so that its memory is not the engine's; fp16 holds what these bf16 weights hold
+        subprocess.run([sys.executable, "-m", "optimum.commands.optimum_cli", "export", "openvino", "--model",
+                        work.folder, "--task", "text-generation-with-past", "--weight-format",
+                        {"fp32": "fp32", "bf16": "fp16"}[work.precision], converted],
+                       check=True, stdout=sys.stderr, timeout=CONVERT_SECONDS)
+        pipeline = ContinuousBatchingPipeline(converted, scheduler, "CPU", hold)
+    prompts = [Tensor(np.array([prompt], dtype=np.int64)) for prompt in work.prompts]
+
+    def turn(seed: int, tokens: int) -> int:
+        config = GenerationConfig(do_sample=True, temperature=1.0, num_return_sequences=work.samples, rng_seed=seed,
+                                  max_new_tokens=tokens, ignore_eos=True)
+        return sum(len(ids) for found in pipeline.generate(prompts, [config] * len(prompts))
+                   for ids in found.m_generation_ids)
+
+    return turn
+
+
+SIDES = {"posttrain": posttrain, "transformers": transformers, "vllm": vllm, "openvino": openvino}
+PACKAGES = {"openvino": "openvino_genai"}  # whose version is told, where it is not the side's name
 
 
 def main(work: Work) -> None:
@@ -113,7 +146,7 @@ def main(work: Work) -> None:
     torch.set_num_threads(work.threads)
     turn = SIDES[work.side](work)
     turn(0, work.warm_tokens or work.new_tokens)
-    channel.send(version=importlib.import_module(work.side).__version__)
+    channel.send(version=importlib.import_module(PACKAGES.get(work.side, work.side)).__version__)
     seed = 0
     while True:
         channel.wait()
