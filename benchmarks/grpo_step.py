@@ -20,7 +20,17 @@ from published import publish, watch
 from versus.command import architecture, exit_code, inspect, one_step, options, positive, require
 from versus.floor import floor_of, peaks
 from versus.side import Side
-from versus.summary import Pair, check_all_learnt, check_same_prompts, chosen, compare, final_line, step_lines, table
+from versus.summary import (
+    Pair,
+    check_all_learnt,
+    check_same_prompts,
+    chosen,
+    compare,
+    final_line,
+    step_lines,
+    table,
+    together,
+)
 from versus.workload import Workload
 
 from posttrain.core.errors import PosttrainError, UserError
@@ -70,13 +80,14 @@ def run(args: argparse.Namespace) -> None:
     machine = inspect(args.precision, args.threads)
     pairs = measure(args, folder, machine)
     counted = chosen(pairs, args.anyway)
-    result = compare(counted, floor_of(arch, machine).step)
+    result = compare(counted, [floor_of(arch, pair.machine).step for pair in counted])
     for side, first in (("posttrain", pairs[0].ours), ("TRL", pairs[0].theirs)):
         result[side]["first"] = first["seconds"]
     ratios = ", ".join(f"{ratio:.2f}" for ratio in result["ratios"])
-    told = [f"medians of {result['pairs']} steps; ratio of each: {ratios}; {peaks(machine)}",
+    told = [f"medians of {result['pairs']} steps; ratio of each: {ratios}; "
+            f"{peaks(*(pair.machine for pair in counted))}",
             f"others used {load:.2f} cores before the start, and disturbed {result['disturbed']} of these steps",
-            final_line(result, machine)]
+            *([together(pairs)] if args.verified else []), final_line(result, machine)]
     publish(mark(args), {"options": vars(args), "machine": machine, "architecture": asdict(arch), "result": result,
                           "steps": [asdict(pair) for pair in pairs]},
             ["```", *step_lines(pairs), "", *table(result), "", *told, "```"], args.anyway)
@@ -106,9 +117,12 @@ def measure(args: argparse.Namespace, folder: Path, machine: dict[str, Any]) -> 
             raise PosttrainError(f"the two sides differ in what they were given: {told[0]} and {told[1]}")
         pairs = []
         for step in range(args.steps + 1):
-            order = (ours, theirs) if step % 2 else (theirs, ours)
-            rows = {side.name: one_step(side, args.timeout) for side in order}
-            pairs.append(Pair(rows["posttrain"], rows["TRL"]))
+            rows, now = {}, machine
+            for side in (ours, theirs) if step % 2 else (theirs, ours):
+                if side is ours:
+                    now = inspect(args.precision, args.threads)  # its speed changes by the minute
+                rows[side.name] = one_step(side, args.timeout)
+            pairs.append(Pair(rows["posttrain"], rows["TRL"], now))
             check_same_prompts(pairs[-1])
             if not args.verified:  # of a verifier's groups posttrain leaves out those that teach nothing
                 check_all_learnt(pairs[-1])

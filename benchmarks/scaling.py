@@ -101,7 +101,8 @@ class Bench:
         turns = rollout.measure(sampling, [PEERS["rollout"]] if peers else [], self.turns, self.timeout)
         sampled = rollout.collect(turns, sampling, floor, self.anyway)
         pairs = update.measure(work, self.timeout, not peers)
-        updated = compare(chosen(pairs, self.anyway), floor.update)
+        counted = chosen(pairs, self.anyway)
+        updated = compare(counted, [floor.update] * len(counted))
         found = {"size": dict(size), "rollout": sampled, "update": {
             side: {"seconds": told["seconds"], "rate": told["tokens"] / told["seconds"], "share": told["share"],
                    "peak_gib": told["peak_gib"]}

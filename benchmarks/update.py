@@ -74,7 +74,8 @@ def run(args: argparse.Namespace) -> None:
 
     def one(size: dict[str, int]) -> dict[str, Any]:
         pairs = measure(workload(args, size, folder, machine, arch.vocabulary), args.timeout, args.alone)
-        result = compare(chosen(pairs, args.anyway), floor.update)
+        counted = chosen(pairs, args.anyway)
+        result = compare(counted, [floor.update] * len(counted))
         told = {"size": size, "alone": args.alone, "result": result, "steps": [asdict(pair) for pair in pairs]}
         print("  ".join(row(told)) if args.alone else final_line(result, machine, "update"), file=sys.stderr)
         return told

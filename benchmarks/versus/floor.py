@@ -129,9 +129,12 @@ def triangle(n: int) -> int:
     return n * (n + 1) // 2
 
 
-def peaks(machine: Mapping[str, Any]) -> str:
-    """What floors were computed from."""
-    return f"peaks {machine['gflops']:.0f} GFLOP/s and {machine['gbytes']:.0f} GB/s"
+def peaks(*machines: Mapping[str, Any]) -> str:
+    """What floors were computed from: a machine as it was found, or from the least to the most of several times."""
+    def told(name: str) -> str:
+        return " to ".join(dict.fromkeys(f"{of(machine[name] for machine in machines):.0f}" for of in (min, max)))
+
+    return f"peaks {told('gflops')} GFLOP/s and {told('gbytes')} GB/s"
 
 
 def floor_of(arch: Architecture, machine: Mapping[str, Any]) -> Floor:

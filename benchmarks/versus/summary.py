@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isnan, nan
 from statistics import median
 from typing import Any
@@ -23,6 +23,7 @@ class Pair:
 
     ours: dict[str, Any]
     theirs: dict[str, Any]
+    machine: dict[str, Any] = field(default_factory=dict)  # as `versus.machine` found it just before, if it was asked
 
     @property
     def disturbed(self) -> bool:
@@ -66,12 +67,13 @@ def chosen(pairs: Sequence[Pair], anyway: bool) -> list[Pair]:
     return kept
 
 
-def summarise(steps: Sequence[dict[str, Any]], least: Mapping[str, Least]) -> dict[str, float]:
-    """One side's medians over steps; `steps` as reported, `least` the time that each stage needs on this machine."""
+def summarise(steps: Sequence[dict[str, Any]], least: Sequence[Mapping[str, Least]]) -> dict[str, float]:
+    """One side's medians over steps as reported; `least`: the time that each stage of each of them needs."""
     def middle(values: Sequence[float]) -> float:
         return float(median(values))
 
-    floors = {stage: [of(s["prompts"], s["lengths"]) for s in steps] for stage, of in least.items()}
+    floors = {stage: [told[stage](s["prompts"], s["lengths"]) for told, s in zip(least, steps, strict=True)]
+              for stage in least[0]}
     whole = [sum(one) for one in zip(*floors.values(), strict=True)]
     row = {"seconds": middle([s["seconds"] for s in steps]), "fastest": min(s["seconds"] for s in steps),
            "slowest": max(s["seconds"] for s in steps)}
@@ -95,8 +97,8 @@ def shares(floors: Sequence[float], seconds: Sequence[float]) -> list[float]:
     return [floor / taken for floor, taken in zip(floors, seconds, strict=True)]
 
 
-def compare(pairs: Sequence[Pair], least: Mapping[str, Least]) -> dict[str, Any]:
-    """Both sides' medians, and how they relate."""
+def compare(pairs: Sequence[Pair], least: Sequence[Mapping[str, Least]]) -> dict[str, Any]:
+    """Both sides' medians, and how they relate; least: of each pair, the time that each stage needs on the machine."""
     ours, theirs = ([getattr(pair, side) for pair in pairs] for side in ("ours", "theirs"))
     a, b = summarise(ours, least), summarise(theirs, least)
     return {"posttrain": a, "TRL": b, "ratio_of_medians": b["seconds"] / a["seconds"],
@@ -131,6 +133,19 @@ def table(result: dict[str, Any]) -> list[str]:
 def shown(value: float, form: str) -> str:
     """The number, or a dash where there is none."""
     return "–" if isnan(value) else form.format(value)
+
+
+def together(pairs: Sequence[Pair]) -> str:
+    """All steps as one run, the first among them: its seconds, and whether both sides learnt."""
+    sides = [[getattr(pair, side) for pair in pairs] for side in ("ours", "theirs")]
+    a, b = (sum(step["seconds"] for step in side) for side in sides)
+    part = max(1, len(pairs) // 4)
+
+    def reward(few: slice) -> str:
+        return " and ".join(f"{sum(step['reward'] for step in side[few]) / part:.2f}" for side in sides)
+
+    return (f"all {len(pairs)} steps: posttrain {a:,.0f} s, TRL {b:,.0f} s, {b / a:.1f} times; mean reward of the "
+            f"first {part} {reward(slice(part))}, of the last {part} {reward(slice(-part, None))}")
 
 
 def step_lines(pairs: Sequence[Pair]) -> list[str]:

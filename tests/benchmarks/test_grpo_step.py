@@ -22,6 +22,7 @@ from versus.summary import (
     final_line,
     step_lines,
     table,
+    together,
 )
 from versus.workload import RandomReward, Workload, draw_reward
 
@@ -159,7 +160,7 @@ def test_medians_ratios_and_shares():
     pairs = [Pair(report(1.0, gib=2), report(4.0, gib=3)), Pair(report(2.0, gib=2.5), report(6.0, gib=5)),
              Pair(report(4.0, gib=2), report(20.0, gib=4))]
     least = {"rollout": lambda prompts, lengths: 0.75, "rest": lambda prompts, lengths: 0.25}  # one second in all
-    result = compare(pairs, least)
+    result = compare(pairs, [least] * len(pairs))
     assert result["posttrain"]["seconds"] == 2.0
     assert result["TRL"]["seconds"] == 6.0
     assert result["ratio_of_medians"] == 3.0
@@ -206,11 +207,11 @@ def test_figures_of_other_work_go_elsewhere(argv, name):
 def test_what_is_printed():
     least = {stage: lambda prompts, lengths: 1.0 for stage in LEAST}
     pairs = [Pair(report(7.06, gib=2.9), report(31.04, gib=8.2, load=0.4))] * 2
-    result = compare(pairs, least)
+    result = compare(pairs, [least] * len(pairs))
     assert final_line(result, MACHINE) == (
         "posttrain 7.06 s/step, 2.9 GiB; TRL 31 s/step, 8.2 GiB: 4.4× faster, 0.35× memory "
         "(2 cores, AVX2, fp32, torch 2.13.0, trl 1.16.0)")
-    assert "2.0× slower" in final_line(compare([Pair(report(2.0), report(1.0))], least), MACHINE)
+    assert "2.0× slower" in final_line(compare([Pair(report(2.0), report(1.0))], [least]), MACHINE)
     assert [line.endswith("disturbed") for line in step_lines(pairs)] == [False, True, True]
     for side in ("posttrain", "TRL"):
         result[side]["first"] = 9.0
@@ -223,21 +224,36 @@ def test_what_is_printed():
     assert ["left", "out", "of", "the", "update", "0.0%", "0.0%"] in lines
 
 
+def test_all_steps_as_one_run():
+    rewards = [(0.1, 0.2), (0.3, 0.2), *[(0.5, 0.5)] * 4, (0.8, 0.9), (1.0, 0.9)]
+    pairs = [Pair(report(2.0) | {"reward": a}, report(17.0) | {"reward": b}) for a, b in rewards]
+    # 8 · 2 and 8 · 17 s; a quarter is two steps: (0.1 + 0.3) / 2 and (0.2 + 0.2) / 2, (0.8 + 1) / 2 and (0.9 + 0.9) / 2
+    assert together(pairs) == ("all 8 steps: posttrain 16 s, TRL 136 s, 8.5 times; mean reward of the first 2 0.20 and "
+                               "0.20, of the last 2 0.90 and 0.90")
+
+
 def test_what_was_measured_is_kept(monkeypatch, tmp_path):
-    steps = [Pair(report(2.0), report(6.0)), Pair(report(1.0), report(4.0))]
+    fast, slow = ({**MACHINE, "gflops": gflops, "gbytes": 40.0} for gflops in (900.0, 450.0))
+    steps = [Pair(report(2.0), report(6.0), fast), Pair(report(1.0), report(4.0), fast),
+             Pair(report(1.0), report(4.0), slow)]
     for name, found in {"require": None, "resolve": tmp_path, "architecture": ARCH, "measure": steps, "watch": 0.02,
-                        "inspect": {**MACHINE, "gflops": 900.0, "gbytes": 40.0}}.items():
+                        "inspect": fast}.items():
         monkeypatch.setattr(grpo_step, name, lambda *_, found=found: found)
     monkeypatch.setattr(published, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
     page = tmp_path / published.PAGE
     page.write_text("<!-- begin grpo-step -->\n<!-- end grpo-step -->\n")
     assert grpo_step.main([]) == 0
-    assert "medians of 1 steps; ratio of each: 4.00; peaks 900 GFLOP/s and 40 GB/s" in page.read_text()
+    told = page.read_text()
+    assert "medians of 2 steps; ratio of each: 4.00, 4.00; peaks 450 to 900 GFLOP/s and 40 GB/s" in told
     kept = json.loads((tmp_path / "evidence/grpo-step.json").read_text())
     assert kept["result"]["TRL"]["first"] == 6.0
     assert kept["options"]["prompts"] == 8
-    assert len(kept["steps"]) == 2
+    assert len(kept["steps"]) == 3
+    # the same second of the same work on a machine of half the speed: twice the share of its arithmetic
+    work = [floor.floor_of(ARCH, machine).gradient([[1, 2]], [3, 5]) for machine in (fast, slow)]
+    assert work[1] == pytest.approx(2 * work[0])
+    assert kept["result"]["posttrain"]["floor, loss and gradient"] == pytest.approx(1.5 * work[0])
 
 
 # -------------------- the two sides

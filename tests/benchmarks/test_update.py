@@ -99,7 +99,7 @@ def test_a_row_has_a_cell_under_every_column():
     stages = {"loss and gradient": 1.0, "optimizer": 0.5}
     pair = Pair(pair.ours | {"stages": stages}, pair.theirs)
     least = {"loss and gradient": lambda prompts, lengths: 0.5, "optimizer": lambda prompts, lengths: 0.1}
-    found = {"size": update.SIZES, "alone": False, "result": compare([pair], least)}
+    found = {"size": update.SIZES, "alone": False, "result": compare([pair], [least])}
     # floor 0.6 s: 30% of 2, 6.7% of 9; of the gradient 0.5 / 1, of AdamW 0.1 / 0.5
     assert update.row(found)[4:] == ["2.00", "9.00", "4.50×", "1.00", "4.00", "30.0%", "50.0%", "20.0%", "6.7%"]
     assert update.row(found | {"alone": True})[4:] == ["2.00", "", "", "1.00", "", "30.0%", "50.0%", "20.0%", ""]
