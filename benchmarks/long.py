@@ -3,8 +3,9 @@
     pip install -e ".[benchmarks]"
     python benchmarks/long.py
 
-Sampling and the update of one prompt's group, posttrain alone, each size of each in a process of its own.  A group of
-64 with 2,048 tokens each is measured on a small random model of the same block, vocabulary and tokenizer.
+Sampling and the update of one prompt's group, posttrain alone, each size of each in a process of its own.  The sizes
+take turns at sampling, as the machine's speed changes by the minute; then each learns.  A group of 64 with 2,048 tokens
+each is measured on a small random model of the same block, vocabulary and tokenizer.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from published import markdown, publish, watch
+from rollout import alternate
 from scaling import Bench
 from versus.command import architecture, each, exit_code, inspect, options, positive, require
 from versus.floor import kept_per_token, peaks
@@ -29,6 +31,7 @@ SMALL = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 6, "
          "num_key_value_heads": 1, "head_dim": 64}
 SMALL_SIZES = ((64, 128), (64, 512), (64, 2048))  # completions, tokens of each
 PROMPT = 64  # tokens
+UPDATES = 1  # measured of each size
 HEADS = ("model", "completions", "tokens of each", "sampled, tokens/s (of the floor)", "peak, GiB",
          "of it keys and values", "learnt from, tokens/s (of the floor)", "peak, GiB")
 
@@ -39,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="of each completion, at the first group size (256 1024 2048)")
     parser.add_argument("--samples", type=positive, nargs="+", default=[4, 16, 64],
                         help="of the prompt, at the first length (4 16 64)")
-    parser.add_argument("--turns", type=positive, default=1, help="measured of each size (%(default)s)")
+    parser.add_argument("--turns", type=positive, default=3, help="of sampling, of each size (%(default)s)")
     args = parser.parse_args(argv)
     return exit_code("long", lambda: run(args))
 
@@ -52,15 +55,17 @@ def run(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="posttrain-benchmark-") as folder:
         whole, whole_name = resolve(args.policy), Path(args.policy).name
         small = write_small(whole, Path(folder) / "small")
-        models = {name: Bench(path, architecture(name, path), machine, args.turns, args.timeout, args.anyway)
+        models = {name: Bench(path, architecture(name, path), machine, UPDATES, args.timeout, args.anyway)
                   for name, path in ((whole_name, whole), ("small", small))}
-        asked = [(whole_name, *size) for size in sizes(args.samples, args.new_tokens)]
-        found, missing = each([*asked, *(("small", *size) for size in SMALL_SIZES)],
-                              lambda size: measured(models[size[0]], *size))
+        asked = [*((whole_name, *size) for size in sizes(args.samples, args.new_tokens)),
+                 *(("small", *size) for size in SMALL_SIZES)]
+        works = [models[name].sampling(size_of(*size)) for name, *size in asked]
+        turns = dict(zip(asked, alternate(works, args.turns, args.timeout, {}), strict=True))
+        found, missing = each(asked, lambda size: measured(models[size[0]], *size, turns[size]))
     lines = [*markdown(HEADS, [row(one) for one in found]), "", *missing,
              f"One prompt of {PROMPT} tokens. small: {SMALL['num_hidden_layers']} random layers of width "
-             f"{SMALL['hidden_size']}. Turns measured of each: {args.turns}, after a short one; {where(machine)}; "
-             f"{peaks(machine)}; others used {load:.2f} cores before the start."]
+             f"{SMALL['hidden_size']}. Medians of {args.turns} turns of sampling, and one update, each after a short "
+             f"one; {where(machine)}; {peaks(machine)}; others used {load:.2f} cores before the start."]
     publish("long", {"machine": machine, "sizes": found}, lines, args.anyway)
 
 
@@ -69,11 +74,17 @@ def sizes(samples: Sequence[int], tokens: Sequence[int]) -> list[tuple[int, int]
     return [*((samples[0], length) for length in tokens), *((group, tokens[0]) for group in samples[1:])]
 
 
-def measured(bench: Bench, name: str, samples: int, tokens: int) -> dict[str, Any]:
-    """One size of one model."""
-    size = {"prompts": 1, "samples": samples, "prompt_tokens": PROMPT, "new_tokens": tokens}
+def size_of(samples: int, tokens: int) -> dict[str, int]:
+    """By option."""
+    return {"prompts": 1, "samples": samples, "prompt_tokens": PROMPT, "new_tokens": tokens}
+
+
+def measured(bench: Bench, name: str, samples: int, tokens: int, turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """One size of one model, of which these turns of sampling were measured."""
+    size = size_of(samples, tokens)
     held = (samples * tokens + PROMPT) * cached_bytes(bench.arch, bench.machine["precision"])
-    return {"model": name, "cache_gib": held / GIB, **bench.measure(size, peers=False)}
+    both = bench.both(size, bench.sampling(size), {"posttrain": turns}, peers=False)
+    return {"model": name, "cache_gib": held / GIB, **both}
 
 
 def cached_bytes(arch: Architecture, precision: str) -> int:

@@ -111,18 +111,29 @@ def measure(work: Work, peers: Sequence[str], count: int, timeout: float,
         PosttrainError: a side failed, or did not sample as many tokens.
     """
     names = [work.side, *peers]
-    with ExitStack() as stack:
-        running = [stack.enter_context(Side(
-            name, "versus.rollout_sides", replace(work, side=name).dump(), work.threads,
-            (pythons or {}).get(name, sys.executable), [PARTS.parent])) for name in names]
-        version = {side.name: side.receive(timeout)["version"] for side in running}
-        turns: Turns = {name: [] for name in names}
-        for number in range(count):
-            for side in running if number % 2 else running[::-1]:
-                turns[side.name].append({**one_step(side, timeout), "version": version[side.name]})
+    found = alternate([replace(work, side=name) for name in names], count, timeout, pythons or {})
+    turns = dict(zip(names, found, strict=True))
     counted = {name: told[0]["tokens"] for name, told in turns.items()}
     if len(set(counted.values())) > 1:
         raise PosttrainError(f"the sides did not sample as many tokens: {counted}")
+    return turns
+
+
+def alternate(works: Sequence[Work], count: int, timeout: float, pythons: Mapping[str, str]
+              ) -> list[list[dict[str, Any]]]:
+    """So many turns of each, who take turns, each in a process of its own; so that all see the same machine.
+
+    Raises:
+        PosttrainError: one of them failed.
+    """
+    with ExitStack() as stack:
+        running = [stack.enter_context(Side(work.side, "versus.rollout_sides", work.dump(), work.threads,
+                                            pythons.get(work.side, sys.executable), [PARTS.parent])) for work in works]
+        versions = [side.receive(timeout)["version"] for side in running]
+        turns: list[list[dict[str, Any]]] = [[] for _ in works]
+        for number in range(count):
+            for i in sorted(range(len(works)), reverse=number % 2 == 0):
+                turns[i].append({**one_step(running[i], timeout), "version": versions[i]})
     return turns
 
 

@@ -25,7 +25,7 @@ import rollout
 import update
 from published import ROOT, markdown, publish, watch
 from versus.command import architecture, each, exit_code, inspect, options, positive, require
-from versus.floor import floor_of, peaks
+from versus.floor import Floor, floor_of, peaks
 from versus.rollout_sides import Work
 from versus.summary import chosen, compare, where
 from versus.workload import UpdateWorkload
@@ -94,21 +94,34 @@ class Bench:
         Raises:
             PosttrainError: a side failed, others disturbed every turn, or two sides did not do the same.
         """
-        floor = floor_of(self.arch, self.machine)
-        work = self.workload(size)
-        sampling = Work("posttrain", str(self.folder), tuple(map(tuple, work.draw(1).prompts)), work.samples,
-                        work.new_tokens, work.precision, work.threads, WARM)
-        turns = rollout.measure(sampling, [PEERS["rollout"]] if peers else [], self.turns, self.timeout)
-        sampled = rollout.collect(turns, sampling, floor, self.anyway)
-        pairs = update.measure(work, self.timeout, not peers)
-        counted = chosen(pairs, self.anyway)
-        updated = compare(counted, [floor.update] * len(counted))
-        found = {"size": dict(size), "rollout": sampled, "update": {
-            side: {"seconds": told["seconds"], "rate": told["tokens"] / told["seconds"], "share": told["share"],
-                   "peak_gib": told["peak_gib"]}
-            for side, told in updated.items() if side == "posttrain" or (peers and side == PEERS["update"])}}
+        work = self.sampling(size)
+        turns = rollout.measure(work, [PEERS["rollout"]] if peers else [], self.turns, self.timeout)
+        return self.both(size, work, turns, peers)
+
+    def both(self, size: Mapping[str, int], work: Work, turns: rollout.Turns, peers: bool) -> dict[str, Any]:
+        """The same, of which the sampling has been measured."""
+        found = {"size": dict(size), "rollout": rollout.collect(turns, work, self.floor, self.anyway),
+                 "update": self.learnt(size, peers)}
         print("  ".join([*map(str, size.values()), *cells(found)]), file=sys.stderr, flush=True)
         return found
+
+    @property
+    def floor(self) -> Floor:
+        return floor_of(self.arch, self.machine)
+
+    def learnt(self, size: Mapping[str, int], peers: bool) -> dict[str, Any]:
+        """By side, of the update."""
+        counted = chosen(update.measure(self.workload(size), self.timeout, not peers), self.anyway)
+        updated = compare(counted, [self.floor.update] * len(counted))
+        return {side: {"seconds": told["seconds"], "rate": told["tokens"] / told["seconds"], "share": told["share"],
+                       "peak_gib": told["peak_gib"]}
+                for side, told in updated.items() if side == "posttrain" or (peers and side == PEERS["update"])}
+
+    def sampling(self, size: Mapping[str, int]) -> Work:
+        """As many completions of the same prompts."""
+        work = self.workload(size)
+        return Work("posttrain", str(self.folder), tuple(map(tuple, work.draw(1).prompts)), work.samples,
+                    work.new_tokens, work.precision, work.threads, WARM)
 
     def workload(self, size: Mapping[str, int]) -> UpdateWorkload:
         """A first, short update and then those that are measured, TRL's in one training pass."""
