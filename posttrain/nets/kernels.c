@@ -267,3 +267,4 @@ void product(I rows, I in, I width, const T *x, const T *w, const T *bias, T *ou
 
 #include "tiles.c"
 #include "attention.c"
+#include "layers.c"

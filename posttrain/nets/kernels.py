@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from posttrain.nets.precision import cpu_flags, has_tiles
 
 SOURCE, *INCLUDED = (Path(__file__).with_name(name)
                      for name in ("kernels.c", "elementary.h", "words.h", "tiles.c", "attention.c",
-                                  "attention_alone.c"))
+                                  "attention_alone.c", "layers.c"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math",
          "-fassociative-math", "-fno-signed-zeros", "-ffp-contract=fast")
 COMPILE_SECONDS = 60  # most that it may take; two are usual
@@ -40,6 +40,17 @@ GRAIN = 32  # rows and columns of scratch come in so many, which no processor's 
 Made = TypeVar("Made")
 Stored = Sequence[Tensor]  # keys and values [places, K, N, D]
 Store = tuple[Tensor, Tensor]  # of one level of a tree, [N, K, D]
+
+
+class Multiply(Protocol):
+    """Products with weights that were laid out, as C calls them."""
+
+    @property
+    def address(self) -> int:
+        """Where `multiply` lies."""
+
+    def room(self, rows: int, inputs: int) -> Tensor | None:
+        """What it needs beside its factors."""
 
 
 class Uncompiled(Exception):
@@ -59,6 +70,7 @@ class Kernels:
         self._gather = function("gather", "nnpp")
         self._masses, self._masses_back = function("masses", "nnpfpppp"), function("masses_back", "nnpfpppppp")
         self._attend = function("attend", "nnnpppnfppfppnppnpppnppnnpp")
+        self._layers = function("layers", "npppnnnnnnfffpnnnpppnpnpppp")
         self._look, self._look_back = function("tree_look", "nnnnpppfnpp"), function("tree_look_back", "nnnnpppfnppppp")
 
     def norm(self, x: Tensor, w: Tensor | None, epsilon: float, dtype: torch.dtype) -> Tensor:
@@ -145,6 +157,26 @@ class Kernels:
                      scratch.shape[-1], scratch.data_ptr(), out.data_ptr())
         return out
 
+    def layers(self, arch: Architecture, weights: Tensor, kept: Tensor, by: Multiply, x: Tensor, across: bool,
+               turns: Sequence[tuple[Tensor, Tensor]], sizes: tuple[int, int, int], place: Tensor, start: Tensor,
+               drawn: Tensor, said: Sequence[Tensor], traced: int) -> Tensor:
+        """x [b, d] fp32, rows' newest tokens, which went through all layers in place; their products are left in said.
+
+        weights [layers, 16], kept [layers, 6]: where `Layer` and `Kept` of layers.c lie; turns: of each rope; sizes:
+        tokens that all share, of the longest rest of a prompt, and that a row may have; the others as in `attend`.
+        """
+        shared, rest, limit = sizes
+        scratch = room(arch.heads // arch.kv_heads, shared + rest + limit, 3, 2)
+        widest = max(arch.width, arch.heads * arch.head_width, arch.hidden)
+        entering, tiles = torch.empty(len(x), widest, dtype=said[0].dtype), by.room(len(x), widest)
+        angles, places = addresses(*(y for pair in turns for y in pair)), addresses(*said)
+        self._layers(arch.layers, weights.data_ptr(), kept.data_ptr(), by.address, len(scratch), len(x), arch.kv_heads,
+                     arch.width, arch.hidden, across, arch.norm_epsilon, arch.query_scale * arch.head_width**-0.5,
+                     arch.residual_scale, angles.data_ptr(), shared, rest, limit, place.data_ptr(), start.data_ptr(),
+                     drawn.data_ptr(), scratch.shape[-1], scratch.data_ptr(), traced, places.data_ptr(),
+                     entering.data_ptr(), at(tiles), x.data_ptr())
+        return x
+
     def look(self, q: Tensor, stores: Sequence[Store], ranges: Tensor) -> Tensor:
         """Tokens q [n, H, D] over those that they descend from -> [n, H, D]; of each level of a tree its keys and
         values [N, K, D], in any order in memory but a head's, and ranges [n, levels, 3] as `Tree.ranges` says.
@@ -218,6 +250,11 @@ def gradients(said: Sequence[Tensor], given: Sequence[Tensor | None], inputs: Se
     asked = [x for x, wanted in zip(inputs, needed, strict=True) if wanted]
     found = iter(torch.autograd.grad(told, asked, grads, create_graph=True))
     return [next(found) if wanted else None for wanted in needed]
+
+
+def addresses(*tensors: Tensor) -> Tensor:
+    """Where tensors lie, [how many] long."""
+    return torch.tensor([x.data_ptr() for x in tensors], dtype=torch.long)
 
 
 def at(x: Tensor | None) -> int | None:

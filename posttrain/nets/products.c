@@ -89,8 +89,9 @@ static void past(I rows, I in, I width, const T *x, const T *panel, const __mmas
     }
 }
 
-// out [rows, width] = x [rows, in] wᵀ + bias, w [width, in] as it was laid out; bias may be null
-void multiply(I rows, I in, I width, const T *x, const T *w, const T *bias, T *out) {
+// out [rows, width] = x [rows, in] wᵀ + bias, w [width, in] as it was laid out; bias may be null; no room is needed
+void multiply(I rows, I in, I width, const T *x, const T *w, const T *bias, T *room, T *out) {
+    (void)room;
     for (I first = 0; first < rows; first += SPAN) {
         I count = rows - first < SPAN ? rows - first : SPAN;
         #pragma omp parallel for

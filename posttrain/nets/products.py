@@ -29,14 +29,17 @@ STEP = 32  # numbers of a tile's row
 
 
 class Products:
-    """The functions of products.c.  Tensors are on the processor and of bf16, weights contiguous."""
+    """The functions of products.c, which give oneDNN's numbers.  Tensors are on the processor and of bf16, weights
+    contiguous."""
 
     by = "AVX512's dot products of pairs"
+    dtype = torch.bfloat16
     multiple = 2  # of which inputs must be: they are taken by pairs
 
     def __init__(self, library: ctypes.CDLL) -> None:
         function = partial(function_of, library)
-        self._lay_out, self._multiply = function("lay_out", "nnpp"), function("multiply", "nnnpppp")
+        self._lay_out, self._multiply = function("lay_out", "nnpp"), function("multiply", "nnnppppp")
+        self.address = ctypes.cast(library.multiply, ctypes.c_void_p).value or 0
 
     def lay_out(self, w: Tensor) -> Tensor:
         """w [out, in] as `linear` wants it: [at least out, in]."""
@@ -46,11 +49,15 @@ class Products:
         return laid
 
     def linear(self, x: Tensor, laid: Tensor, width: int, bias: Tensor | None = None) -> Tensor:
-        """x wᵀ + bias of x [n, in] and w [width, in], which was laid out: [n, width], the numbers of oneDNN."""
-        out = torch.empty(len(x), width, dtype=x.dtype)
+        """x wᵀ + bias of x [n, in] and w [width, in], which was laid out: [n, width]."""
+        out, room = torch.empty(len(x), width, dtype=x.dtype), self.room(*x.shape)
         x = x.contiguous()
-        self._multiply(*x.shape, width, x.data_ptr(), laid.data_ptr(), at(bias), out.data_ptr())
+        self._multiply(*x.shape, width, x.data_ptr(), laid.data_ptr(), at(bias), at(room), out.data_ptr())
         return out
+
+    def room(self, rows: int, inputs: int) -> Tensor | None:
+        """What a product of so many rows needs beside its factors."""
+        return None
 
     def agrees(self, inputs: int) -> bool:
         """Whether sums of so many numbers are oneDNN's to the last bit, on one draw."""
@@ -65,9 +72,8 @@ class TileProducts(Products):
     by, multiple = "tiles (AMX)", 1
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        function = partial(function_of, library)
-        self._lay_out, self._multiply = function("lay_out", "nnpp"), function("multiply", "nnnppppp")
-        self._add_product = function("add_product", "nnnppppp")
+        super().__init__(library)
+        self._add_product = function_of(library, "add_product", "nnnppppp")
 
     def lay_out(self, w: Tensor) -> Tensor:
         """w [out, in] as `linear` wants it: [at least out, at least in]."""
@@ -76,12 +82,8 @@ class TileProducts(Products):
         self._lay_out(inputs, width, w.data_ptr(), laid.data_ptr())
         return laid
 
-    def linear(self, x: Tensor, laid: Tensor, width: int, bias: Tensor | None = None) -> Tensor:
-        """x wᵀ + bias of x [n, in] and w [width, in], which was laid out: [n, width]."""
-        out, room = torch.empty(len(x), width, dtype=x.dtype), tiles(len(x), x.shape[1], SIDE)
-        x = x.contiguous()
-        self._multiply(*x.shape, width, x.data_ptr(), laid.data_ptr(), at(bias), room.data_ptr(), out.data_ptr())
-        return out
+    def room(self, rows: int, inputs: int) -> Tensor:
+        return tiles(rows, inputs, SIDE)
 
     def add_product(self, total: Tensor, g: Tensor, x: Tensor) -> None:
         """total [out, in] fp32 += gᵀ x of g [n, out] and x [n, in]."""

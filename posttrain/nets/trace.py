@@ -83,6 +83,13 @@ class Trace:
             slots.append(slot)
         return Recall(self, torch.tensor(slots))
 
+    def note_layers(self, said: Mapping[str, Tensor]) -> None:
+        """What the products of the layers gave for the tokens last said to be read, [at least as many as are kept, n,
+        out] each."""
+        for name, parts in said.items():
+            for i, part in enumerate(parts[: self.layers].unbind()):
+                self.kept[f"{i}.{name}"].append(part)
+
     def note_logits(self, slots: Sequence[int], logits: Tensor) -> None:
         """Logits [n, V] after the tokens in these slots."""
         if self.with_logits:

@@ -13,7 +13,7 @@ from torch import Tensor
 from posttrain.core.errors import UserError
 from posttrain.core.placement import HOST
 from posttrain.nets.architecture import Architecture
-from posttrain.nets.kernels import Stored
+from posttrain.nets.kernels import Stored, addresses
 from posttrain.nets.precision import at_least_fp32
 
 LEAST_BYTES, MOST_BYTES = 64 << 20, 2 << 30  # of the budget that nobody chose
@@ -164,6 +164,10 @@ class Cache:
         # (keys, values) of every layer, views made once
         self.root_layers, self.prompt_layers, self.row_layers = (
             [(layer[0], layer[1]) for layer in whole] for whole in (self.root, self.prompts, self.rows))
+
+        # the same as addresses, [layers, 6]: of what all share, of prompts and of rows
+        self.where = torch.stack([addresses(*root, *prompts, *rows) for root, prompts, rows in zip(
+            self.root_layers, self.prompt_layers, self.row_layers, strict=True)])
 
     @property
     def bytes(self) -> int:

@@ -10,6 +10,7 @@ from posttrain.nets.kernels import FEW, Stored, kernels_for
 from posttrain.nets.precision import at_least_fp32
 from posttrain.nets.products import products_for
 from posttrain.nets.transformer import Transformer
+from posttrain.rollout.layers import Layers
 
 
 class Packed:
@@ -33,6 +34,9 @@ class Packed:
         # in fp32, as they multiply
         self.scales = {name: at_least_fp32(w.detach()) + net.arch.norm_offset for name, w in net.named_weights()
                        if name.endswith("norm")} if self.kernels else {}
+        self.layers = None  # all of them at once
+        if self.kernels is not None and self.products is not None and self.packed is not None:
+            self.layers = Layers(net, self.kernels, self.products, self.packed, self.scales)
 
     def follow(self) -> None:
         """Take over the net's present weights, each in the place where it is; for plain ones."""

@@ -210,6 +210,9 @@ class Schedule:
             for row, slot in zip(rows, self.trace.reading([self.slot[r] for r in rows], token.tolist()), strict=True):
                 self.slot[row] = slot
         positions = self.start + self.drawn - 1
+        if self.by.layers is not None:
+            return self.net.last(self.by.layers(self.net.first(token), self.net.rotation(positions), self.cache,
+                                                self.prompt_place, self.start, self.drawn, self.trace))
         attend_ = self._compiled(positions) if self.by.kernels else self.net.turned(positions, self._newest(), self.by)
         return self.net.last(self.net.body(token, attend_, self.products))
 
