@@ -98,14 +98,12 @@ static void weights(int alone, I tokens, const T *q, const Part *parts, const Ra
     }
 }
 
-// Tokens look at all parts, and each part's share is added after the other's: q as `weights` wants it, room [2, MOST,
+// Tokens look at all parts, and each part's share is added after the other's: q as `weights` wants it, room [2, most,
 // columns], out [tokens, GROUP, HEAD] with tokens that are `step` numbers apart.
-static void look(int alone, I tokens, const T *q, const Part *parts, const Range *ranges, I levels, I columns,
+static void look(int alone, I tokens, const T *q, const Part *parts, const Range *ranges, I levels, I most, I columns,
                  float *room, T *out, I step) {
     float o[MOST * WIDTH], its[MOST * WIDTH];
-    T *p = (T *)(room + MOST * columns);
-    Tiles before;
-    use(alone ? &ONE : &WHOLE, &before);
+    T *p = (T *)(room + most * columns);
     weights(alone, tokens, q, parts, ranges, levels, columns, room, p);
     memset(o, 0, tokens * GROUP * WIDTH * sizeof(float));
     for (const Part *of = parts; of < parts + levels; of++) if (of->high > of->low) {
@@ -113,7 +111,6 @@ static void look(int alone, I tokens, const T *q, const Part *parts, const Range
         else sums(tokens * GROUP, p, of, VALUES, columns, 0, its);
         for (I d = 0; d < tokens * GROUP * WIDTH; d++) o[d] = rounded(o[d] + rounded(its[d]));
     }
-    use(&before, 0);
     for (I r = 0; r < tokens * GROUP; r++)
         for (int d = 0; d < HEAD; d++) out[r / GROUP * step + r % GROUP * HEAD + d] = narrow(o[r * WIDTH + d]);
 }
@@ -147,45 +144,52 @@ static float norm_of(const T *x, I width, float epsilon) {
 // is keys and values alike: root [kv, shared, HEAD], prompts [places, kv, rest, HEAD], own [rows, kv, limit, HEAD].
 // place [rows]: where the prompt is; start [rows]: its tokens, the shared ones counted; drawn [rows]: tokens of the row,
 // the new one counted; reach: how many tokens it sees, itself included, 0: all.
-// scratch [threads, 2, MOST, columns], no token's parts having more columns; out [rows, GROUP kv, HEAD].
+// scratch [threads, 2, GROUP filled up to ROWS, columns], no token's parts having more columns; out [rows, GROUP kv, HEAD].
 void attend(I threads, I rows, I kv, const T *qkv, const float *q_norm, const float *k_norm, I across, float epsilon,
             const float *cos, const float *sin, float scale, const T *root_keys, const T *root_values, I shared,
             const T *prompt_keys, const T *prompt_values, I rest, const I *place, T *own_keys, T *own_values, I limit,
             const I *start, const I *drawn, I reach, I columns, float *scratch, T *out) {
-    I heads = kv * GROUP;
-    #pragma omp parallel for collapse(2) num_threads(threads) if (rows * kv * columns > 64)
-    for (I i = 0; i < rows; i++) for (I h = 0; h < kv; h++) {
-        const T *queries = qkv + i * (heads + 2 * kv) * HEAD, *keys = queries + heads * HEAD, *values = keys + kv * HEAD;
-        const float *c = cos ? cos + i * (HEAD / 2) : 0, *s = cos ? sin + i * (HEAD / 2) : 0;
-        float x[HEAD], r = 1; T q[UP(GROUP, ROWS) * HEAD];  // rows that fill it up may be any numbers
-        for (int g = 0; g < GROUP; g++) {
-            I head = h * GROUP + g;
-            if (q_norm) r = across ? norm_of(queries, heads * HEAD, epsilon)
-                                   : norm_of(queries + head * HEAD, HEAD, epsilon);
-            turned(queries + head * HEAD, q_norm ? q_norm + across * head * HEAD : 0, r, c, s, x);
-            for (int d = 0; d < HEAD; d++) q[g * HEAD + d] = narrow(x[d] * scale);
-        }
-        if (k_norm) r = across ? norm_of(keys, kv * HEAD, epsilon) : norm_of(keys + h * HEAD, HEAD, epsilon);
-        turned(keys + h * HEAD, k_norm ? k_norm + across * h * HEAD : 0, r, c, s, x);
+    const I heads = kv * GROUP, most = UP(GROUP, ROWS);
+    #pragma omp parallel num_threads(threads) if (rows * kv * columns > 64)
+    {
+        Tiles before;
+        use(ALONE ? &ONE : &WHOLE, &before);
+        #pragma omp for collapse(2)
+        for (I i = 0; i < rows; i++) for (I h = 0; h < kv; h++) {
+            const T *queries = qkv + i * (heads + 2 * kv) * HEAD, *keys = queries + heads * HEAD;
+            const T *values = keys + kv * HEAD;
+            const float *c = cos ? cos + i * (HEAD / 2) : 0, *s = cos ? sin + i * (HEAD / 2) : 0;
+            float x[HEAD], r = 1; T q[UP(GROUP, ROWS) * HEAD];  // rows that fill it up may be any numbers
+            for (int g = 0; g < GROUP; g++) {
+                I head = h * GROUP + g;
+                if (q_norm) r = across ? norm_of(queries, heads * HEAD, epsilon)
+                                       : norm_of(queries + head * HEAD, HEAD, epsilon);
+                turned(queries + head * HEAD, q_norm ? q_norm + across * head * HEAD : 0, r, c, s, x);
+                for (int d = 0; d < HEAD; d++) q[g * HEAD + d] = narrow(x[d] * scale);
+            }
+            if (k_norm) r = across ? norm_of(keys, kv * HEAD, epsilon) : norm_of(keys + h * HEAD, HEAD, epsilon);
+            turned(keys + h * HEAD, k_norm ? k_norm + across * h * HEAD : 0, r, c, s, x);
 
-        I at = drawn[i] - 1, mine = (i * kv + h) * limit * HEAD, its = (place[i] * kv + h) * rest * HEAD;
-        for (int d = 0; d < HEAD; d++) {
-            own_keys[mine + at * HEAD + d] = narrow(x[d]);
-            own_values[mine + at * HEAD + d] = values[h * HEAD + d];
+            I at = drawn[i] - 1, mine = (i * kv + h) * limit * HEAD, its = (place[i] * kv + h) * rest * HEAD;
+            for (int d = 0; d < HEAD; d++) {
+                own_keys[mine + at * HEAD + d] = narrow(x[d]);
+                own_values[mine + at * HEAD + d] = values[h * HEAD + d];
+            }
+            I low = reach ? start[i] + at + 1 - reach : 0, ends[3] = {shared, start[i], start[i] + at + 1}, first = 0;
+            Store stores[3] = {{root_keys + h * shared * HEAD, root_values + h * shared * HEAD, 0, HEAD, 0, HEAD, 0},
+                               {prompt_keys + its, prompt_values + its, 0, HEAD, 0, HEAD, 0},
+                               {own_keys + mine, own_values + mine, 0, HEAD, 0, HEAD, 0}};
+            Range ranges[3];
+            for (int p = 0; p < 3; first = ends[p++]) {
+                I far = low <= first ? 0 : low < ends[p] ? low - first : ends[p] - first;  // tokens out of reach
+                ranges[p] = (Range){0, far, ends[p] - first};
+            }
+            Part parts[3];
+            I many = parts_of(stores, 1, ranges, 3, 0, parts);
+            look(ALONE, 1, q, parts, ranges, 3, most, many, scratch + omp_get_thread_num() * 2 * most * columns,
+                 out + (i * heads + h * GROUP) * HEAD, 0);
         }
-        I low = reach ? start[i] + at + 1 - reach : 0, ends[3] = {shared, start[i], start[i] + at + 1}, first = 0;
-        Store stores[3] = {{root_keys + h * shared * HEAD, root_values + h * shared * HEAD, 0, HEAD, 0, HEAD, 0},
-                           {prompt_keys + its, prompt_values + its, 0, HEAD, 0, HEAD, 0},
-                           {own_keys + mine, own_values + mine, 0, HEAD, 0, HEAD, 0}};
-        Range ranges[3];
-        for (int p = 0; p < 3; first = ends[p++]) {
-            I far = low <= first ? 0 : low < ends[p] ? low - first : ends[p] - first;  // tokens out of reach
-            ranges[p] = (Range){0, far, ends[p] - first};
-        }
-        Part parts[3];
-        I many = parts_of(stores, 1, ranges, 3, 0, parts);
-        look(ALONE, 1, q, parts, ranges, 3, many, scratch + omp_get_thread_num() * 2 * MOST * columns,
-             out + (i * heads + h * GROUP) * HEAD, 0);
+        use(&before, 0);
     }
 }
 
@@ -210,18 +214,24 @@ static void scaled(I tokens, const T *x, I step, float scale, T *to) {
 // [n, levels], scratch [threads, 2, MOST, columns], no tokens that look together having more columns.
 void tree_look(I threads, I n, I kv, I levels, const T *q, const Store *stores, const Range *ranges, float scale,
                I columns, float *scratch, T *out) {
-    #pragma omp parallel for collapse(2) num_threads(threads) schedule(static, 1)
-    for (I h = 0; h < kv; h++) for (I first = 0; first < n; first += TOKENS) {
-        I end = first + TOKENS < n ? first + TOKENS : n, step = kv * GROUP * HEAD, many;
-        float *room = scratch + omp_get_thread_num() * 2 * MOST * columns;
-        for (I i = first; i < end; i += many) {
-            const Range *own = ranges + i * levels;
-            T mine[MOST * HEAD]; Part parts[LEVELS]; I at = i * step + h * GROUP * HEAD;
-            many = together(own, levels, end - i);
-            scaled(many, q + at, step, scale, mine);
-            I its = parts_of(stores, many, own, levels, h, parts);
-            look(0, many, mine, parts, own, levels, its, room, out + at, step);
+    #pragma omp parallel num_threads(threads)
+    {
+        Tiles before;
+        use(&WHOLE, &before);
+        #pragma omp for collapse(2) schedule(static, 1)
+        for (I h = 0; h < kv; h++) for (I first = 0; first < n; first += TOKENS) {
+            I end = first + TOKENS < n ? first + TOKENS : n, step = kv * GROUP * HEAD, many;
+            float *room = scratch + omp_get_thread_num() * 2 * MOST * columns;
+            for (I i = first; i < end; i += many) {
+                const Range *own = ranges + i * levels;
+                T mine[MOST * HEAD]; Part parts[LEVELS]; I at = i * step + h * GROUP * HEAD;
+                many = together(own, levels, end - i);
+                scaled(many, q + at, step, scale, mine);
+                I its = parts_of(stores, many, own, levels, h, parts);
+                look(0, many, mine, parts, own, levels, MOST, its, room, out + at, step);
+            }
         }
+        use(&before, 0);
     }
 }
 
@@ -254,39 +264,42 @@ static void slopes(I rows, I columns, const T *p, const float *s, T *ds) {
 //     ds = p (g·v − Σ p g·v),   dq = scale Σ ds k,   dk += ds q,   dv += p g
 void tree_look_back(I threads, I n, I kv, I levels, const T *q, const Store *stores, const Range *ranges, float scale,
                     I columns, float *scratch, const T *g, T *dq, float *dk, float *dv) {
-    #pragma omp parallel for collapse(2) num_threads(threads) schedule(static, 1)
-    for (I h = 0; h < kv; h++) for (I first = 0; first < n; first += TOKENS) {
-        I end = first + TOKENS < n ? first + TOKENS : n, step = kv * GROUP * HEAD, many;
-        I thread = omp_get_thread_num();
-        float *s = scratch + thread * 3 * MOST * columns;
-        T *p = (T *)(s + MOST * columns), *ds = (T *)(s + 2 * MOST * columns);
-        for (I i = first; i < end; i += many) {
-            const Range *own = ranges + i * levels;
-            T mine[MOST * HEAD], from[MOST * HEAD]; Part parts[LEVELS];
-            Word q_words[MOST / PAIR * WIDTH], g_words[MOST / PAIR * WIDTH];
-            float sum[MOST * WIDTH]; int more = 0;
-            Tiles before;
-            many = together(own, levels, end - i);
-            I rows = many * GROUP, at = i * step + h * GROUP * HEAD;
-            I its = parts_of(stores, many, own, levels, h, parts);
-            scaled(many, q + at, step, scale, mine);
-            scaled(many, g + at, step, 1, from);
-            use(&WHOLE, &before);
-            weights(0, many, mine, parts, own, levels, its, s, p);
-            scores(rows, from, parts, levels, VALUES, its, s);
-            slopes(rows, its, p, s, ds);
-            joined(rows, HEAD, mine, HEAD, q_words, WIDTH);
-            joined(rows, HEAD, from, HEAD, g_words, WIDTH);
-            for (I l = 0; l < levels; l++) if (parts[l].high > parts[l].low) {
-                I to = ((thread * (n + SPARE) + stores[l].before + own[l].begin) * kv + h) * WIDTH;
-                sums(rows, ds, parts + l, KEYS, its, more, sum);
-                spread(rows, ds, its, q_words, parts + l, dk + to, kv * WIDTH);
-                spread(rows, p, its, g_words, parts + l, dv + to, kv * WIDTH);
-                more = 1;
+    #pragma omp parallel num_threads(threads)
+    {
+        Tiles before;
+        use(&WHOLE, &before);
+        #pragma omp for collapse(2) schedule(static, 1)
+        for (I h = 0; h < kv; h++) for (I first = 0; first < n; first += TOKENS) {
+            I end = first + TOKENS < n ? first + TOKENS : n, step = kv * GROUP * HEAD, many;
+            I thread = omp_get_thread_num();
+            float *s = scratch + thread * 3 * MOST * columns;
+            T *p = (T *)(s + MOST * columns), *ds = (T *)(s + 2 * MOST * columns);
+            for (I i = first; i < end; i += many) {
+                const Range *own = ranges + i * levels;
+                T mine[MOST * HEAD], from[MOST * HEAD]; Part parts[LEVELS];
+                Word q_words[MOST / PAIR * WIDTH], g_words[MOST / PAIR * WIDTH];
+                float sum[MOST * WIDTH]; int more = 0;
+                many = together(own, levels, end - i);
+                I rows = many * GROUP, at = i * step + h * GROUP * HEAD;
+                I its = parts_of(stores, many, own, levels, h, parts);
+                scaled(many, q + at, step, scale, mine);
+                scaled(many, g + at, step, 1, from);
+                weights(0, many, mine, parts, own, levels, its, s, p);
+                scores(rows, from, parts, levels, VALUES, its, s);
+                slopes(rows, its, p, s, ds);
+                joined(rows, HEAD, mine, HEAD, q_words, WIDTH);
+                joined(rows, HEAD, from, HEAD, g_words, WIDTH);
+                for (I l = 0; l < levels; l++) if (parts[l].high > parts[l].low) {
+                    I to = ((thread * (n + SPARE) + stores[l].before + own[l].begin) * kv + h) * WIDTH;
+                    sums(rows, ds, parts + l, KEYS, its, more, sum);
+                    spread(rows, ds, its, q_words, parts + l, dk + to, kv * WIDTH);
+                    spread(rows, p, its, g_words, parts + l, dv + to, kv * WIDTH);
+                    more = 1;
+                }
+                for (I r = 0; r < rows; r++) for (int d = 0; d < HEAD; d++)
+                    dq[at + r / GROUP * step + r % GROUP * HEAD + d] = narrow(sum[r * WIDTH + d] * scale);
             }
-            use(&before, 0);
-            for (I r = 0; r < rows; r++) for (int d = 0; d < HEAD; d++)
-                dq[at + r / GROUP * step + r % GROUP * HEAD + d] = narrow(sum[r * WIDTH + d] * scale);
         }
+        use(&before, 0);
     }
 }

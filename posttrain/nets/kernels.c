@@ -152,20 +152,30 @@ static __attribute__((noinline)) float sum_of(const float *x, I count) {
     return s;
 }
 
+static float largest(const T *x, I count) {
+    float m = -INFINITY;
+    #pragma omp simd reduction(max:m)
+    for (I j = 0; j < count; j++) m = wide(x[j]) > m ? wide(x[j]) : m;
+    return m;
+}
+
+// The masses of `count` numbers, no more than BLOCK, and their sum
+static inline float masses_of(I count, const T *z, float most, float inverse, float *to) {
+    for (I j = 0; j < count; j++) to[j] = mass_of((wide(z[j]) - most) * inverse);
+    return sum_of(to, count);
+}
+
 // Of z [rows, width]: most = its largest, mass = e^s, s = (z − most) inverse, total = Σ mass, along = Σ mass s;
 // inverse: 1 / temperature; mass and along may be null
 void masses(I rows, I width, const T *z, float inverse, float *mass, float *most, float *total, float *along) {
     #pragma omp parallel for
     for (I i = 0; i < rows; i++) {
         const T *from = z + i * width;
-        float m = -INFINITY, t = 0, a = 0, own[BLOCK], by[BLOCK];
-        #pragma omp simd reduction(max:m)
-        for (I j = 0; j < width; j++) m = wide(from[j]) > m ? wide(from[j]) : m;
+        float m = largest(from, width), t = 0, a = 0, own[BLOCK], by[BLOCK];
         for (I first = 0; first < width; first += BLOCK) {
             I count = width - first < BLOCK ? width - first : BLOCK;
             float *to = mass ? mass + i * width + first : own;
-            for (I j = 0; j < count; j++) to[j] = mass_of((wide(from[first + j]) - m) * inverse);
-            t += sum_of(to, count);
+            t += masses_of(count, from + first, m, inverse, to);
             if (!along) continue;
             for (I j = 0; j < count; j++) by[j] = to[j] * bounded((wide(from[first + j]) - m) * inverse);
             a += sum_of(by, count);
@@ -173,6 +183,33 @@ void masses(I rows, I width, const T *z, float inverse, float *mass, float *most
         most[i] = m;
         total[i] = t;
         if (along) along[i] = a;
+    }
+}
+
+// The same most and total of z [rows, width], and of each row the token at quantile `uniform` [rows] of its masses:
+// first the block in which it is, then the token in it; by rounding at the very end, the last that is possible
+void draw(I rows, I width, const T *z, float inverse, const float *uniform, float *most, float *total, I *token) {
+    #pragma omp parallel for
+    for (I i = 0; i < rows; i++) {
+        const T *from = z + i * width;
+        const I blocks = (width + BLOCK - 1) / BLOCK;
+        float m = largest(from, width), t = 0, own[BLOCK], ends[blocks];
+        I block = 0, found = 0, count;
+        for (I b = 0; b < blocks; b++) {
+            float before = t;
+            count = width - b * BLOCK < BLOCK ? width - b * BLOCK : BLOCK;
+            ends[b] = t += masses_of(count, from + b * BLOCK, m, inverse, own);
+            if (t > before) block = b;
+        }
+        float at = uniform[i] * t, sum = 0;
+        for (I b = 0; b < block; b++) if (ends[b] > at) block = b;
+        at -= block ? ends[block - 1] : 0;
+        count = width - block * BLOCK < BLOCK ? width - block * BLOCK : BLOCK;
+        masses_of(count, from + block * BLOCK, m, inverse, own);
+        for (I j = 0; j < count && sum <= at; j++) if (own[j] > 0) sum += own[j], found = j;
+        most[i] = m;
+        total[i] = t;
+        token[i] = block * BLOCK + found;
     }
 }
 

@@ -69,6 +69,7 @@ class Kernels:
         self._turn = function("turn", "nnnpppfp")
         self._gather = function("gather", "nnpp")
         self._masses, self._masses_back = function("masses", "nnpfpppp"), function("masses_back", "nnpfpppppp")
+        self._draw = function("draw", "nnpfpppp")
         self._attend = function("attend", "nnnpppnfppfppnppnpppnppnnpp")
         self._layers = function("layers", "npppnnnnnnfffpnnnpppnpnpppp")
         self._look, self._look_back = function("tree_look", "nnnnpppfnpp"), function("tree_look_back", "nnnnpppfnppppp")
@@ -122,6 +123,13 @@ class Kernels:
         """Fill in what `Softmax` says of z [n, V]."""
         self._masses(*z.shape, z.data_ptr(), inverse, at(mass), most.data_ptr(), total.data_ptr(), at(along))
 
+    def draw(self, z: Tensor, inverse: float, uniform: Tensor, most: Tensor, total: Tensor) -> Tensor:
+        """The token at quantile uniform [n] of what `Softmax` says of z [n, V], [n] long; fills in the rest of that."""
+        token = torch.empty(len(z), dtype=torch.long)
+        self._draw(*z.shape, z.data_ptr(), inverse, uniform.contiguous().data_ptr(), most.data_ptr(), total.data_ptr(),
+                   token.data_ptr())
+        return token
+
     def masses_back(self, z: Tensor, inverse: float, most: Tensor, total: Tensor, target: Tensor, g: Tensor,
                     entropy: Tensor | None, h: Tensor | None) -> None:
         """Put in the place of z [n, V] the gradient to it of g log p[target] + h entropy, all [n]."""
@@ -147,7 +155,7 @@ class Kernels:
         (b, width), (_, kv, limit, size) = qkv.shape, own[0].shape
         queries = width - 2 * kv * size
         shared, rest = root[0].shape[2], prompts[0].shape[2]
-        scratch = room(queries // (kv * size), shared + rest + limit, 3, 2)
+        scratch = room(1, queries // (kv * size), shared + rest + limit, 3, 2)
         out = torch.empty(b, queries, dtype=qkv.dtype)
         across = norms[0] is not None and len(norms[0]) != size
         cos, sin = turn or (None, None)
@@ -166,7 +174,7 @@ class Kernels:
         tokens that all share, of the longest rest of a prompt, and that a row may have; the others as in `attend`.
         """
         shared, rest, limit = sizes
-        scratch = room(arch.heads // arch.kv_heads, shared + rest + limit, 3, 2)
+        scratch = room(1, arch.heads // arch.kv_heads, shared + rest + limit, 3, 2)
         widest = max(arch.width, arch.heads * arch.head_width, arch.hidden)
         entering, tiles = torch.empty(len(x), widest, dtype=said[0].dtype), by.room(len(x), widest)
         angles, places = addresses(*(y for pair in turns for y in pair)), addresses(*said)
@@ -182,7 +190,7 @@ class Kernels:
         values [N, K, D], in any order in memory but a head's, and ranges [n, levels, 3] as `Tree.ranges` says.
         """
         kv, where = stores[0][0].shape[1], table(stores)
-        scratch = room(q.shape[1] // kv, most_keys(ranges), len(stores), 2)
+        scratch = room(tokens_together(q.shape[1] // kv), q.shape[1] // kv, most_keys(ranges), len(stores), 2)
         out = torch.empty(q.shape, dtype=q.dtype)
         self._look(len(scratch), len(q), kv, len(stores), q.data_ptr(), where.data_ptr(), ranges.data_ptr(),
                    q.shape[2]**-0.5, scratch.shape[-1], scratch.data_ptr(), out.data_ptr())
@@ -192,7 +200,8 @@ class Kernels:
                   ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients to q and to all levels' keys and values [n, K, D] of `look`; g [n, H, D] is that at its result."""
         kv, where, threads = stores[0][0].shape[1], table(stores), torch.get_num_threads()
-        scratch, dq = room(q.shape[1] // kv, most_keys(ranges), len(stores), 3), torch.empty(q.shape, dtype=q.dtype)
+        scratch = room(tokens_together(q.shape[1] // kv), q.shape[1] // kv, most_keys(ranges), len(stores), 3)
+        dq = torch.empty(q.shape, dtype=q.dtype)
         sums = torch.zeros(2, threads, len(q) + SPARE, kv, q.shape[2] + -q.shape[2] % SPARE)
         self._look_back(threads, len(q), kv, len(stores), q.data_ptr(), where.data_ptr(), ranges.data_ptr(),
                         q.shape[2]**-0.5, scratch.shape[-1], scratch.data_ptr(), g.data_ptr(), dq.data_ptr(),
@@ -211,10 +220,9 @@ def tokens_together(group: int) -> int:
     return max(1, TOGETHER // group)
 
 
-def room(group: int, keys: int, levels: int, arrays: int) -> Tensor:
-    """Scratch [threads, arrays, rows, columns] of tokens that look at no more keys than this in so many levels: those
-    that look together see a few more, and each level's begin and end with whole vectors."""
-    tokens = tokens_together(group)
+def room(tokens: int, group: int, keys: int, levels: int, arrays: int) -> Tensor:
+    """Scratch [threads, arrays, rows, columns] of tokens that look at no more keys than this in so many levels: as many
+    as look together see a few more, and each level's begin and end with whole vectors."""
     rows, columns = tokens * group, keys + tokens + 2 * GRAIN * levels
     return torch.empty(torch.get_num_threads(), arrays, rows + -rows % GRAIN, columns + -columns % GRAIN)
 

@@ -3,8 +3,8 @@
 // x wᵀ + bias of x [rows, in] and w [out, in] as it was laid out: `multiply` of the products that the processor has
 typedef void Multiply(I rows, I in, I out, const T *x, const T *w, const T *bias, T *room, T *y);
 
-// Of one layer.  Norms are null where there are none; products are those of qkv, of what attention says, of gate and up,
-// and of what the gate lets through.
+// Of one layer.  Norms are null where there are none; products are those of qkv, of what attention says, of gate and
+// up, and of what the gate lets through.
 typedef struct {
     const float *norm, *q_norm, *k_norm, *o_norm, *mlp_norm, *down_norm;
     const T *w[4], *bias[4];
@@ -15,9 +15,9 @@ typedef struct { const T *root_keys, *root_values, *prompt_keys, *prompt_values;
 
 // x [rows, width], the residual stream, goes through them in place.
 //
-// kv, across, scale, shared to drawn, columns and scratch: see `attend`; turns: cos and sin [rows, HEAD / 2] of each rope.
-// said [4]: where products are left, [layers, rows, .] each, of the first `traced` layers apart and of the others all in
-// the same place after them; room [rows, at least as many as enter a product], tiles: of `multiply`.
+// kv, across, scale, shared to drawn, columns and scratch: see `attend`; turns: cos and sin [rows, HEAD / 2] of each
+// rope.  said [4]: where products are left, [layers, rows, .] each, of the first `traced` layers apart and of the others
+// all in the same place after them; room [rows, at least as many as enter a product], tiles: room of `multiply_by`.
 void layers(I count, const Layer *layer, const Kept *kept, Multiply *multiply_by, I threads, I rows, I kv, I width,
             I hidden, I across, float epsilon, float scale, float residual, const float *const *turns, I shared, I rest,
             I limit, const I *place, const I *start, const I *drawn, I columns, float *scratch, I traced,

@@ -45,6 +45,19 @@ def softmax(z: Tensor, temperature: float, mass: bool = False, along: bool = Fal
     return Softmax(most, e.sum(-1), e if mass else None, torch.linalg.vecdot(e, s) if along else None)
 
 
+def softmax_drawn(z: Tensor, temperature: float, uniform: Tensor) -> tuple[Softmax, Tensor] | None:
+    """`softmax` of z [n, V] without its mass, and the token [n] at quantile uniform [n] of it, where that compiles."""
+    if (kernels := _kernels(z)) is None:
+        return None
+    most, total = torch.empty(2, len(z))
+    return Softmax(most, total), kernels.draw(z, 1 / temperature, uniform, most, total)
+
+
+def draws_at_once(head: Tensor) -> bool:
+    """Whether `softmax_drawn` serves the logits that this [V, d] gives."""
+    return _kernels(head) is not None
+
+
 def softmax_back(z: Tensor, temperature: float, soft: Softmax, target: Tensor, g: Tensor, h: Tensor | None = None
                  ) -> Tensor:
     """The gradient to z [n, V], which it may overwrite, of g log p[target] + h entropy: target, g, h [n]."""

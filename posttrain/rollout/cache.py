@@ -18,6 +18,7 @@ from posttrain.nets.precision import at_least_fp32
 
 LEAST_BYTES, MOST_BYTES = 64 << 20, 2 << 30  # of the budget that nobody chose
 FREE_SHARE = 0.25  # of the free memory that it may take
+HIDDEN_BYTES = 16  # of each number of the residual stream, what is made of it on the way to logits
 SCORE_BYTES = 16  # a query head, a key and a row: its score, and what the softmax makes of it
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 
@@ -69,10 +70,12 @@ class Shape:
     drawn: int  # bytes that a row takes while its next token is drawn
 
     def bytes(self, rows: int, prompts: int) -> int:
-        """Of so many rows and prompts at a time: keys and values, and a step's scores or logits, which come in turn."""
+        """Of so many rows and prompts at a time: keys and values; and a step's scores, the logits with which rows join
+        their prompts', or what a draw takes, which come in turn."""
         token = 2 * self.arch.layers * self.arch.kv_heads * self.arch.head_width * self.dtype.itemsize
         scores = SCORE_BYTES * self.arch.heads * (self.shared + self.rest + self.limit)
-        step = rows * max(scores, self.drawn)
+        joining = (rows + prompts) * (self.arch.vocabulary * self.dtype.itemsize + HIDDEN_BYTES * self.arch.width)
+        step = max(rows * scores, joining, rows * self.drawn)
         return token * (self.shared + prompts * self.rest + rows * self.limit) + step
 
     def in_grains(self, grain: int) -> Shape:

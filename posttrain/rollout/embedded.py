@@ -57,7 +57,7 @@ class EmbeddedEngine:
     def rows_at_once(self, prompts: int, samples: int, prompt_tokens: int, sampling: Sampling) -> int:
         arch = self.net.arch
         shape = Shape(arch, self.net.head.dtype, 0, prompt_tokens, sampling.max_new_tokens,
-                      drawn_bytes(sampling, arch.vocabulary))
+                      drawn_bytes(sampling, self.net.head))
         shape = shape.in_grains(GRAIN) if self.replays else shape
         return shape.room(self.cache_bytes, prompts, samples).rows
 

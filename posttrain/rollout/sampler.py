@@ -12,7 +12,7 @@ from torch import Tensor
 
 from posttrain.core.errors import UserError
 from posttrain.nets.precision import at_least_fp32
-from posttrain.nets.softmax import softmax
+from posttrain.nets.softmax import draws_at_once, softmax, softmax_drawn
 from posttrain.rollout.engine import Sampling
 
 BLOCK = 256  # tokens in a block of the two-level search
@@ -41,6 +41,11 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling, before: Tensor | N
     logits = logits.float() if logits.dtype == torch.float64 else logits
     temperature = sampling.temperature or 1.0
     biases = bool(sampling.bad_words or sampling.logit_bias)
+    if plain(sampling, logits.shape[1]):
+        at_once = softmax_drawn(logits, temperature, uniform)
+        if at_once is not None:
+            soft, token = at_once
+            return Draw(token, soft.log_prob(logits, token, temperature), torch.zeros_like(soft.total))
     soft = drawn = softmax(logits, temperature, mass=not biases)
     z = biased = logits
     if biases:
@@ -65,8 +70,11 @@ def draw_there(logits: Tensor, uniform: Tensor, sampling: Sampling, before: Tens
     return Draw(*(x.to(uniform.device) for x in there))
 
 
-def drawn_bytes(sampling: Sampling, vocabulary: int) -> int:
-    """Most that `draw` and a row's logits hold at a time, for each row."""
+def drawn_bytes(sampling: Sampling, head: Tensor) -> int:
+    """Most that `draw` and a row's logits hold at a time, for each row; head [V, d]: what gives logits."""
+    vocabulary = len(head)
+    if plain(sampling, vocabulary) and draws_at_once(head):
+        return 4 * vocabulary + 20 * BLOCK
     token = 32 if sampling.top_k > 0 or sampling.top_p < 1 else 18 if sampling.min_p > 0 else 12
     token += 8 if sampling.bad_words or sampling.logit_bias else 0
     return (token * -(-vocabulary // BLOCK) + 20) * BLOCK
@@ -110,6 +118,12 @@ def endings(prompts: Sequence[Sequence[int]], memory: int) -> Tensor:
     """The last `memory` tokens of each prompt, [P, memory] long; NONE before those of a shorter one."""
     ends = [list(p)[len(p) - min(len(p), memory):] for p in prompts]
     return torch.tensor([[NONE] * (memory - len(e)) + e for e in ends], dtype=torch.long).view(len(prompts), memory)
+
+
+def plain(sampling: Sampling, vocabulary: int) -> bool:
+    """Whether tokens are drawn from the model's own distribution at a temperature above 0, nothing changed or cut."""
+    changed = sampling.bad_words or sampling.logit_bias or 0 < sampling.top_k < vocabulary
+    return sampling.temperature > 0 and sampling.top_p >= 1 and sampling.min_p <= 0 and not changed
 
 
 def truncate(mass: Tensor, sampling: Sampling) -> Tensor:

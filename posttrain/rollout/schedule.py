@@ -50,7 +50,7 @@ class Schedule:
         self.prompts, self.samples, self.sampling, self.uniform = prompts, samples, sampling, uniform
         self.lengths, shared = torch.tensor([len(p) for p in prompts]), common_prefix(prompts)
         shape = Shape(net.arch, net.head.dtype, shared, int(self.lengths.max()) - shared, sampling.max_new_tokens,
-                      drawn_bytes(sampling, net.arch.vocabulary))
+                      drawn_bytes(sampling, net.head))
         shape = shape if replay is None else shape.in_grains(GRAIN)
         room = shape.room(budget, len(prompts), samples)
         self.buckets = None if replay is None else replay(shape, room, sampling, samples)

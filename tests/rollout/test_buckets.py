@@ -59,7 +59,7 @@ def budget_for(rows: int, sampling: Sampling = STOPPING, shared: int = 17) -> in
     """The least with which that many rows live side by side, in grains."""
     arch = toy().arch
     whole = Shape(arch, torch.float32, shared, max(map(len, PROMPTS)) - shared, sampling.max_new_tokens,
-                  drawn_bytes(sampling, arch.vocabulary)).in_grains(GRAIN)
+                  drawn_bytes(sampling, toy().head)).in_grains(GRAIN)
     return whole.bytes(rows, min(len(PROMPTS), rows, 2 * -(-rows // SAMPLES)))
 
 

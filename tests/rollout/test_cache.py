@@ -14,9 +14,10 @@ from posttrain.core.errors import UserError
 from posttrain.rollout import cache
 from posttrain.rollout.cache import Cache, Fold, Room, Shape, close_gaps, default_bytes, free_bytes, rest_bias
 
-SHAPE = Shape(ARCH, torch.float32, shared=3, rest=6, limit=12, drawn=1200)
+SHAPE = Shape(replace(ARCH, vocabulary=20), torch.float32, shared=3, rest=6, limit=12, drawn=1200)
 # A token's keys and values: 2 · 2 layers · 2 heads · 8 wide · 4 bytes = 256 bytes.  A row's step: 1,200 bytes to draw
-# a token, or 16 bytes for 4 heads and 3 + 6 + 12 keys = 1,344 bytes of scores, which is more.
+# a token, or 16 bytes for 4 heads and 3 + 6 + 12 keys = 1,344 bytes of scores, which is more.  When rows join, each row
+# and each prompt has 20 logits of 4 bytes, and 16 bytes for each of 32 numbers before them: 592 bytes, less for both.
 TOKEN, STEP = 256, 1344
 
 
@@ -25,6 +26,8 @@ def test_bytes_by_hand() -> None:
     assert SHAPE.bytes(5, 2) == TOKEN * (3 + 2 * 6 + 5 * 12) + 5 * STEP
     assert replace(SHAPE, drawn=2000).bytes(5, 2) == TOKEN * (3 + 2 * 6 + 5 * 12) + 5 * 2000
     assert replace(SHAPE, dtype=torch.bfloat16).bytes(1, 1) == TOKEN // 2 * (3 + 6 + 12) + STEP
+    wide = replace(SHAPE, arch=replace(ARCH, vocabulary=1000))  # 4 · 1000 + 16 · 32 bytes of each row and prompt
+    assert wide.bytes(5, 2) == TOKEN * (3 + 2 * 6 + 5 * 12) + (5 + 2) * 4512
 
 
 @pytest.mark.parametrize("room", [Room(1, 1), Room(4, 2), Room(12, 3)])

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from posttrain.core.errors import UserError
+from posttrain.nets.softmax import softmax, softmax_drawn
 from posttrain.rollout.engine import Sampling
 from posttrain.rollout.sampler import NONE, draw, endings, search, truncate
 
@@ -130,6 +131,37 @@ def test_truncation_shares_out_what_is_kept(top_k: int, top_p: float, mass: floa
     assert_close(logp[drawn], P[0, drawn].log())
     lost = draw(P.log(), torch.tensor([0.3]), sampling).log_kept
     assert_close(lost, torch.tensor([math.log(mass)]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [1, 5, 256, 257, 1003])
+def test_a_token_is_drawn_at_once_as_by_searching(width: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(width)
+    logits = (3 * torch.randn(400, width, generator=generator)).to(dtype)
+    logits[::7, : width // 2] = -torch.inf  # the first half, whole blocks among them, is impossible
+    logits[::5, (width + 1) // 2:] = -200.0  # so unlikely that it counts as impossible
+    uniform = torch.rand(400, generator=generator)
+    uniform[:20], uniform[20:40] = 0.0, 1 - 2**-24
+    found = softmax_drawn(logits.clone(), 0.7, uniform)
+    if found is None:
+        pytest.skip("nothing compiles here")
+    soft, token = found
+    expected = softmax(logits, 0.7, mass=True)
+    assert expected.mass is not None
+    assert torch.equal(soft.most, expected.most)
+    assert torch.equal(soft.total, expected.total)
+    assert (expected.mass.gather(1, token[:, None]) > 0).all()
+    assert torch.equal(token[40:], search(expected.mass, uniform)[40:])
+    # quantile 0 is the first token that is possible, the last quantile the last one, or where the sum falls short of it
+    # by rounding one of those that have no more than rounding after them
+    assert torch.equal(token[:20], (expected.mass[:20] > 0).int().argmax(1))
+    after = torch.where(torch.arange(width) > token[20:40, None], expected.mass[20:40], 0.0).sum(1)
+    assert (after <= 1e-5 * expected.total[20:40]).all()
+
+
+def test_logits_that_are_not_numbers_draw_a_token_of_the_vocabulary() -> None:
+    token = draw(torch.full((3, 300), torch.nan), torch.tensor([0.0, 0.5, 0.99]), PLAIN).token
+    assert ((token >= 0) & (token < 300)).all()
 
 
 def test_rows_are_drawn_alone() -> None:

@@ -126,7 +126,7 @@ def run(budget: int, net: Transformer | None = None, prompts: Sequence[Sequence[
 def shape(net: Transformer, prompts: Sequence[Sequence[int]] = PROMPTS, sampling: Sampling = STOPPING,
           shared: int = 3) -> Shape:
     return Shape(net.arch, net.head.dtype, shared, max(map(len, prompts)) - shared, sampling.max_new_tokens,
-                 drawn_bytes(sampling, net.arch.vocabulary))
+                 drawn_bytes(sampling, net.head))
 
 
 def budget_for(rows: int, whole: Shape, samples: int = SAMPLES, prompts: int = len(PROMPTS)) -> int:
